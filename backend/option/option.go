@@ -1,0 +1,115 @@
+// Package option lets every kind of role, connection and channel declare the
+// settings it understands, once: root derives Vault's fields and help from the
+// declaration, and the kind decodes the values strictly into a struct of its own.
+package option
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+)
+
+// Type is the form of an option's value, in Vault's terms.
+type Type string
+
+// The types and the Go form of a value: string; int64; bool; int64 seconds;
+// []string (comma-separated, or repeated); []string (in order, each value one
+// entry, commas kept); map[string]string.
+const (
+	String   Type = "string"
+	Int      Type = "int"
+	Bool     Type = "bool"
+	Duration Type = "duration"
+	List     Type = "list"
+	Lines    Type = "lines"
+	Map      Type = "map"
+)
+
+// Option declares one setting.
+type Option struct {
+	Name string
+	Type Type
+	// Default is used when the operator gives no value; nil means the zero value.
+	Default any
+	Help    string
+	// Secret values are never echoed, and are stored apart.
+	Secret bool
+	// Immutable options cannot change once the role or connection exists.
+	Immutable bool
+	// Address marks what a secret must not follow: changing it requires the
+	// secret options again.
+	Address bool
+}
+
+// Set is everything a kind declares.
+type Set []Option
+
+// Values are the public (not secret) values by name, as JSON can hold them.
+type Values map[string]any
+
+// Named returns the option of this name, or nil.
+func (s Set) Named(name string) *Option {
+	i := slices.IndexFunc(s, func(o Option) bool { return o.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &s[i]
+}
+
+// WithDefaults returns values with every public option present.
+func (s Set) WithDefaults(values Values) Values {
+	out := maps.Clone(values)
+	if out == nil {
+		out = Values{}
+	}
+	for _, o := range s {
+		if _, given := out[o.Name]; !given && !o.Secret && o.Default != nil {
+			out[o.Name] = o.Default
+		}
+	}
+	return out
+}
+
+// Changed names the options with the given property whose value differs between
+// two sets of values.
+func (s Set) Changed(before, after Values, property func(Option) bool) []string {
+	before, after = s.WithDefaults(before), s.WithDefaults(after)
+	var names []string
+	for _, o := range s {
+		if property(o) && !equal(before[o.Name], after[o.Name]) {
+			names = append(names, o.Name)
+		}
+	}
+	return names
+}
+
+// equal compares by JSON form: stored values come back as other Go types.
+func equal(a, b any) bool {
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	return errX == nil && errY == nil && bytes.Equal(x, y)
+}
+
+// Decode fills the struct that out points to, by its json tags, with defaults
+// applied. A name the struct does not know is refused.
+func (s Set) Decode(values Values, out any) error {
+	for name := range values {
+		if s.Named(name) == nil {
+			return fault.Field(name, "is not an option of this type")
+		}
+	}
+	raw, err := json.Marshal(s.WithDefaults(values))
+	if err != nil {
+		return fmt.Errorf("encode options: %w", err)
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(out); err != nil {
+		return fault.New(fault.Invalid, "options do not fit their declared types: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,119 @@
+package rotation
+
+import (
+	"encoding/json"
+	"slices"
+	"time"
+)
+
+// VersionState is where a version stands in its life.
+type VersionState string
+
+// The states of a version.
+const (
+	Pending   VersionState = "pending"   // a candidate; nobody reads it
+	Standby   VersionState = "standby"   // valid, announced or staged ahead, not used yet
+	Current   VersionState = "current"   // what readers get
+	Retiring  VersionState = "retiring"  // valid until RetireAt
+	Disabled  VersionState = "disabled"  // refused by the target, but can be brought back
+	Retired   VersionState = "retired"   // ended
+	Discarded VersionState = "discarded" // a candidate that never became current, undone
+)
+
+// versionTransitions lists every legal change of a version's state.
+var versionTransitions = map[VersionState][]VersionState{
+	Pending:   {Standby, Current, Discarded},
+	Standby:   {Pending, Current, Discarded},
+	Current:   {Retiring},
+	Retiring:  {Current, Disabled, Retired},
+	Disabled:  {Current, Retired},
+	Retired:   {Current, Standby},
+	Discarded: {},
+}
+
+// Live tells whether a reader may hold this version and it must keep working.
+func (s VersionState) Live() bool { return s == Current || s == Retiring }
+
+// Ended tells whether nothing of the version should be left outside.
+func (s VersionState) Ended() bool { return s == Retired || s == Discarded }
+
+// Version is one generation of a role's secret. It holds no secret itself.
+type Version struct {
+	Number      int          `json:"version"`
+	State       VersionState `json:"state"`
+	Compromised bool         `json:"compromised,omitempty"`
+	// RotationID is the rotation that made the version; it stands in the mark on
+	// the object outside, and is what permits us to remove that object.
+	RotationID string `json:"rotation_id"`
+	// Identifier names the object outside: user, key id, kid.
+	Identifier string `json:"identifier,omitempty"`
+	// Object is what the rotator needs to find and end the object later,
+	// whatever the role says by then. Never secret.
+	Object json.RawMessage `json:"object,omitempty"`
+
+	CreatedTime   time.Time `json:"created_time"`
+	ActivatedTime time.Time `json:"activated_time,omitzero"`
+	// DeactivatedTime is when it last stopped being current.
+	DeactivatedTime time.Time `json:"deactivated_time,omitzero"`
+	RetireAt        time.Time `json:"retire_at,omitzero"`
+	RetiredTime     time.Time `json:"retired_time,omitzero"`
+
+	// Grace is the largest grace in force since the version last became current:
+	// a reader may hold a ttl derived from any of them.
+	Grace Duration `json:"grace,omitempty"`
+
+	// Undo asks for Discard: the version was prepared, wholly or in part, by a
+	// rotation that did not make it current.
+	Undo bool `json:"undo,omitempty"`
+	// Ahead marks a pending version that is on its way to standby, outside any
+	// rotation.
+	Ahead bool `json:"ahead,omitempty"`
+	// HasMaterial tells whether the secret bytes are still kept.
+	HasMaterial bool `json:"has_material,omitempty"`
+
+	// RetireBegun is journalled before the first effect of a retirement; from
+	// then on the version can only be brought back by Prepare.
+	RetireBegun time.Time `json:"retire_begun,omitzero"`
+	// DestroyAt is the earliest time of the second stage of a retirement.
+	DestroyAt     time.Time `json:"destroy_at,omitzero"`
+	SessionsEnded int       `json:"sessions_ended,omitempty"`
+	Proof         *Proof    `json:"proof,omitempty"`
+	// Left says why the object stays outside, disabled, for a person to end.
+	Left string `json:"left,omitempty"`
+	// Attention is the back-off of a retirement or discard that did not go through.
+	Attention *Attention `json:"attention,omitempty"`
+}
+
+// Proof is the last attempt to prove a version dead.
+type Proof struct {
+	Time   time.Time `json:"time"`
+	Dead   bool      `json:"dead"`
+	Result string    `json:"result"`
+}
+
+// Attention records why an effect on a version is still to be done.
+type Attention struct {
+	Attempts int       `json:"attempts"`
+	At       time.Time `json:"at"`
+	Reason   string    `json:"reason"`
+	// Failing tells a failure from a plain "not yet".
+	Failing bool `json:"failing,omitempty"`
+}
+
+// ProvenDead tells whether the target itself refused the version while the
+// current one was accepted on the same path.
+func (v *Version) ProvenDead() bool { return v.Proof != nil && v.Proof.Dead }
+
+// Settled tells whether nothing remains to be done outside for the version.
+func (v *Version) Settled() bool {
+	return !v.Undo && (v.State == Discarded || v.State == Retired && (v.ProvenDead() || v.Left != ""))
+}
+
+// moveTo changes the state if the table allows it.
+func (v *Version) moveTo(next VersionState) error {
+	if !slices.Contains(versionTransitions[v.State], next) {
+		return &TransitionError{What: "version", From: string(v.State), To: string(next)}
+	}
+	v.State = next
+	return nil
+}

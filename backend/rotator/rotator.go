@@ -1,0 +1,287 @@
+// Package rotator is the contract that every kind of secret fulfils, and the
+// conformance suite (rotatortest) that proves it does.
+//
+// There is no Activate and no Rollback here: moving the pointer belongs to the
+// engine, so that the author of a rotator cannot get it wrong. A rotator only
+// makes, proves and ends versions at the target.
+package rotator
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/mark"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
+)
+
+// Rotator makes, proves and ends the versions of one kind of secret.
+//
+// All methods but Plan are idempotent: the engine calls them again after a
+// crash, a failure or a lost answer, with the same Target. Every context has a
+// deadline. Errors are faults (package fault) without secrets; AuthFailed is
+// reserved for the target's own authentication failure of the version in
+// question, and Unreachable for "no answer", which proves nothing.
+type Rotator interface {
+	// Kind describes the type and declares its options.
+	Kind() Kind
+
+	// CheckRole refuses role options that can be seen to be wrong without the
+	// target. before is nil for a new role.
+	CheckRole(before, after *Role) error
+
+	// Plan mints the candidate: its material, identifier and object. It has no
+	// effect outside. It may return *WaitsForPerson.
+	Plan(ctx context.Context, t *Target) (*Candidate, error)
+
+	// Prepare makes the candidate valid at the target. It first looks whether an
+	// earlier, interrupted call already did. For a rollback it brings back a
+	// version that Retire ended, from its kept material, or refuses.
+	// An Unconfirmed error says that something may exist outside that only
+	// Discard can find.
+	Prepare(ctx context.Context, t *Target) error
+
+	// Verify proves that the version works, as a reader would use it.
+	Verify(ctx context.Context, t *Target) error
+
+	// Retire ends a version: stage Disable can be undone by Prepare, stage
+	// Destroy is final. A version that is already gone is done, not an error.
+	Retire(ctx context.Context, t *Target, stage Stage) (Progress, error)
+
+	// Discard undoes Prepare, however far it got, the answer lost included.
+	Discard(ctx context.Context, t *Target) (Progress, error)
+
+	// Render gives what readers see of a live version, beside the fields that
+	// every kind answers. It makes no call outside.
+	Render(t *Target) (map[string]any, error)
+}
+
+// Kind describes a type of secret.
+type Kind struct {
+	// Name is the role's type= value.
+	Name string
+	// ConnectionTypes lists the types a role's connection may have; empty when
+	// the kind needs no connection.
+	ConnectionTypes []string
+	// Options are the role options of this kind alone.
+	Options option.Set
+	// Period and Grace are the defaults.
+	Period, Grace time.Duration
+}
+
+// Role is the policy as a rotator sees it.
+type Role struct {
+	Name    string
+	Values  option.Values
+	Secrets secret.Map // given with this write only; never stored with the role
+	// Connection is the stored name; its values are public ones.
+	Connection       string
+	ConnectionValues option.Values
+	Grace            time.Duration
+}
+
+// Live is a version other than the one an effect is about.
+type Live struct {
+	Version  rotation.Version
+	Material secret.Map
+}
+
+// Target is everything an effect may need.
+type Target struct {
+	Role *Role
+	// Conn is what the connection type's Open returned; nil without a connection.
+	Conn Connection
+	// Version is the one the effect is about, with its material (nil once
+	// destroyed). Plan sees Number and RotationID set, the rest empty.
+	Version  rotation.Version
+	Material secret.Map
+	// Mark identifies the version's object; MarkKey signs and verifies marks.
+	Mark    mark.Mark
+	MarkKey mark.Key
+	// Current is the version that readers get now, nil when there is none or it
+	// is the one in question.
+	Current *Live
+	// Others are the numbers of all other versions that the journal knows, by
+	// the rotation id that stands in their mark.
+	Others map[string]int
+	// Passwords makes passwords from a Vault password policy.
+	Passwords PasswordPolicy
+	Now       time.Time
+}
+
+// PasswordPolicy generates a password from a named Vault policy.
+type PasswordPolicy interface {
+	GeneratePasswordFromPolicy(ctx context.Context, policy string) (string, error)
+}
+
+// Candidate is what Plan mints.
+type Candidate struct {
+	Identifier string
+	Object     json.RawMessage
+	Material   secret.Map
+}
+
+// Stage is one of the two ways a retirement goes.
+type Stage string
+
+// The stages.
+const (
+	Disable Stage = "disable"
+	Destroy Stage = "destroy"
+)
+
+// Progress is how far Retire or Discard got.
+type Progress struct {
+	// NotYet, when not empty, says why the act is not done; the engine asks again
+	// after AskAgain.
+	NotYet   string
+	AskAgain time.Duration
+	// SessionsEnded counts the sessions this call ended.
+	SessionsEnded int
+	// DestroyAfter delays the second stage of a retirement.
+	DestroyAfter time.Duration
+	// Left, when not empty, says why the object stays outside, disabled: nothing
+	// more will be tried, and a person is told.
+	Left string
+}
+
+// WaitsForPerson is returned by Plan when a person has to act first. The role is
+// then action_required and no attempt is counted.
+type WaitsForPerson struct{ What string }
+
+// Error implements error.
+func (w *WaitsForPerson) Error() string { return w.What }
+
+// Prober proves a version dead: the target's own authentication failure for it,
+// and a success of the current version on the same path a moment later. A wrong
+// URL or a closed firewall is an error, not a proof.
+type Prober interface {
+	Probe(ctx context.Context, t *Target) (Proof, error)
+}
+
+// Proof is the result of a probe.
+type Proof struct {
+	Dead   bool
+	Result string // one sentence, with the target's own code
+}
+
+// InUser tells who still uses a version.
+type InUser interface {
+	InUse(ctx context.Context, t *Target) ([]Use, error)
+}
+
+// Use is a client of a version.
+type Use struct {
+	ApplicationName string `json:"application_name"`
+	ClientAddr      string `json:"client_addr"`
+	Count           int    `json:"count"`
+}
+
+// Preflighter looks before Plan whether a rotation can go well. Only a line with
+// Result fail stops it; no attempt is counted then.
+type Preflighter interface {
+	Preflight(ctx context.Context, t *Target) ([]Line, error)
+}
+
+// Line is one line of a check.
+type Line struct {
+	Check  string `json:"check"`
+	Result Result `json:"result"`
+	Detail string `json:"detail"`
+}
+
+// Result is the outcome of one line.
+type Result string
+
+// The results.
+const (
+	Pass Result = "pass"
+	Warn Result = "warn"
+	Fail Result = "fail"
+)
+
+// Surveyor lists what marks stand on objects of this role at the target,
+// whoever made them: it lets the engine notice that the world is ahead of it.
+type Surveyor interface {
+	Survey(ctx context.Context, t *Target) ([]Sighting, error)
+}
+
+// Sighting is one marked object.
+type Sighting struct {
+	Mark       mark.Mark
+	Identifier string
+	// Authentic tells whether the mark's HMAC is ours.
+	Authentic bool
+}
+
+// Restorer tells whether Prepare can bring back a version that is not live any
+// more. A rotator without it can restore nothing once retirement began.
+type Restorer interface {
+	// Restorable returns "" or the reason why not.
+	Restorable(t *Target) string
+}
+
+// Announcer keeps a standby version ready ahead of the next rotation.
+type Announcer interface {
+	// AnnounceAhead says how long before it is used the next version must be
+	// ready; zero means no standby is kept.
+	AnnounceAhead(r *Role) time.Duration
+}
+
+// Irreversible is implemented by kinds whose Prepare cannot be undone: a retry
+// then resumes the same candidate.
+type Irreversible interface {
+	PrepareIsIrreversible(r *Role) bool
+}
+
+// InPlace is implemented by kinds that change one credential where it stands:
+// no grace, and a gap by nature.
+type InPlace interface {
+	InPlace(r *Role) bool
+}
+
+// Warner adds sentences to the answer of a role write.
+type Warner interface {
+	Warnings(r *Role) []string
+}
+
+// Connection is an open connection. The engine keeps one per stored connection
+// and closes it when the stored one changes or the mount ends.
+type Connection interface {
+	Close()
+}
+
+// ConnectionKind is a type of connection.
+type ConnectionKind interface {
+	// Type is the type= value.
+	Type() string
+	Options() option.Set
+	// CheckConnection refuses options that can be seen to be wrong without the
+	// network, and gives warnings for those that are accepted with a doubt.
+	CheckConnection(c *ConnectionConfig) (warnings []string, err error)
+	// Open prepares a connection; it may dial lazily.
+	Open(c *ConnectionConfig) (Connection, error)
+	// Ping proves that the connection's own credential works: AuthFailed when
+	// the target refused it, Unreachable when it did not answer.
+	Ping(ctx context.Context, conn Connection) error
+	// Check says line by line what the credential may do.
+	Check(ctx context.Context, conn Connection) ([]Line, error)
+}
+
+// RootRotator is a connection type whose own credential can be rotated.
+type RootRotator interface {
+	// NewRoot mints the new secret options. No effect outside.
+	NewRoot(ctx context.Context, c *ConnectionConfig, passwords PasswordPolicy) (secret.Map, error)
+	// SetRoot makes them valid at the target, through the open connection.
+	SetRoot(ctx context.Context, conn Connection, next secret.Map) error
+}
+
+// ConnectionConfig is a stored connection as its kind sees it.
+type ConnectionConfig struct {
+	Name         string
+	Values       option.Values
+	Secrets      secret.Map
+	AllowedRoles []string
+}

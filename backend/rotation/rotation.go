@@ -146,9 +146,6 @@ type Rotation struct {
 	KillFirst bool `json:"kill_first,omitempty"`
 	// Force is an explicit waiver of the promise on issued ttls.
 	Force bool `json:"force,omitempty"`
-	// Return is the state a candidate that existed before (rollback, standby)
-	// goes back to if the rotation fails.
-	Return VersionState `json:"return,omitempty"`
 	// Reverting is set once a step failed and the pointer went back.
 	Reverting bool `json:"reverting,omitempty"`
 	// Held says why the rotation waits for an operator.

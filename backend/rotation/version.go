@@ -62,8 +62,11 @@ type Version struct {
 	// a reader may hold a ttl derived from any of them.
 	Grace Duration `json:"grace,omitempty"`
 
-	// Undo asks for Discard: the version was prepared, wholly or in part, by a
-	// rotation that did not make it current.
+	// RetireFloor is the latest RetireAt ever promised; a later one is never earlier.
+	RetireFloor time.Time `json:"retire_floor,omitzero"`
+
+	// Undo asks to undo Prepare: the version was prepared, wholly or in part, by
+	// a rotation that did not make it current.
 	Undo bool `json:"undo,omitempty"`
 	// Ahead marks a pending version that is on its way to standby, outside any
 	// rotation.
@@ -75,9 +78,11 @@ type Version struct {
 	// then on the version can only be brought back by Prepare.
 	RetireBegun time.Time `json:"retire_begun,omitzero"`
 	// DestroyAt is the earliest time of the second stage of a retirement.
-	DestroyAt     time.Time `json:"destroy_at,omitzero"`
-	SessionsEnded int       `json:"sessions_ended,omitempty"`
-	Proof         *Proof    `json:"proof,omitempty"`
+	DestroyAt time.Time `json:"destroy_at,omitzero"`
+	// IncidentID is the emergency that declared it compromised.
+	IncidentID    string `json:"incident_id,omitempty"`
+	SessionsEnded int    `json:"sessions_ended,omitempty"`
+	Proof         *Proof `json:"proof,omitempty"`
 	// Left says why the object stays outside, disabled, for a person to end.
 	Left string `json:"left,omitempty"`
 	// Attention is the back-off of a retirement or discard that did not go through.

@@ -1,0 +1,103 @@
+package rotation
+
+import "time"
+
+// BeginRetire journals that the retirement of a version starts, before its
+// first effect.
+func (s *State) BeginRetire(number int, now time.Time) {
+	v := s.Version(number)
+	if v.RetireBegun.IsZero() {
+		v.RetireBegun = now
+	}
+}
+
+// DisableDone records the first stage of a retirement.
+func (s *State) DisableDone(number int, destroyAt time.Time, sessions int) error {
+	v := s.Version(number)
+	if err := v.moveTo(Disabled); err != nil {
+		return err
+	}
+	v.DestroyAt, v.SessionsEnded, v.Attention = destroyAt, v.SessionsEnded+sessions, nil
+	return nil
+}
+
+// DestroyDone records the end of a version; left says why its object stays
+// outside, disabled, when it does.
+func (s *State) DestroyDone(number int, now time.Time, left string) error {
+	v := s.Version(number)
+	if err := v.moveTo(Retired); err != nil {
+		return err
+	}
+	v.RetiredTime, v.Left, v.Attention = now, left, nil
+	return nil
+}
+
+// UndoDone records that nothing is left of an abandoned candidate.
+func (s *State) UndoDone(number int, now time.Time) error {
+	v := s.Version(number)
+	v.Undo, v.Attention = false, nil
+	if v.State != Pending {
+		return nil
+	}
+	v.RetiredTime = now
+	return v.moveTo(Discarded)
+}
+
+// StandbyReady records that a version made ahead stands by.
+func (s *State) StandbyReady(number int) error {
+	v := s.Version(number)
+	v.Ahead, v.Attention = false, nil
+	s.Ahead = nil
+	return v.moveTo(Standby)
+}
+
+// Delete turns the state into that of a deleted role: what readers hold retires
+// after its grace, everything else at once.
+func (s *State) Delete(now time.Time) error {
+	if cur := s.CurrentVersion(); cur != nil {
+		if err := cur.moveTo(Retiring); err != nil {
+			return err
+		}
+		cur.DeactivatedTime = now
+	}
+	for i := range s.Versions {
+		if v := &s.Versions[i]; v.State == Pending || v.State == Standby {
+			v.State, v.Undo = Pending, true
+		}
+	}
+	s.Current, s.Deleted = 0, true
+	s.NextRotation, s.Retry, s.Divergence, s.Postponed = time.Time{}, nil, nil, nil
+	s.startGrace(now)
+	return nil
+}
+
+// Settled tells whether nothing of any version is left to be done outside.
+func (s *State) Settled() bool {
+	for i := range s.Versions {
+		if !s.Versions[i].Settled() {
+			return false
+		}
+	}
+	return true
+}
+
+// Trim forgets settled versions beyond the newest keep, and returns the numbers
+// whose material is to be destroyed. The history keeps their rotations.
+func (s *State) Trim(keep int) (forgotten []int) {
+	extra := len(s.Versions) - keep
+	kept := s.Versions[:0]
+	for _, v := range s.Versions {
+		if extra > 0 && v.Settled() && !s.referenced(v.Number) {
+			forgotten = append(forgotten, v.Number)
+			extra--
+			continue
+		}
+		kept = append(kept, v)
+	}
+	s.Versions = kept
+	return forgotten
+}
+
+func (s *State) referenced(number int) bool {
+	return s.InFlight != nil && (s.InFlight.Version == number || s.InFlight.PreviousVersion == number)
+}

@@ -1,0 +1,342 @@
+package rotation
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// State is everything the engine knows about a role beside the operator's
+// intent: one document, so that one Put commits a step.
+type State struct {
+	Versions []Version `json:"versions"`
+	// Current is the number of the version that readers get, 0 for none.
+	Current int `json:"current"`
+	// Highest is the highest number ever given; numbers are never reused.
+	Highest int `json:"highest"`
+
+	InFlight *Rotation `json:"in_flight,omitempty"`
+	Last     *Rotation `json:"last,omitempty"`
+
+	// ActivatedTime is when the pointer last moved (last_vault_rotation).
+	ActivatedTime time.Time `json:"activated_time,omitzero"`
+	// NextRotation is when the next one is due; zero when none is planned.
+	NextRotation time.Time `json:"next_rotation,omitzero"`
+
+	Failures int    `json:"failures,omitempty"`
+	Retry    *Retry `json:"retry,omitempty"`
+	// Blocked, ActionRequired and Divergence say why the role needs a person.
+	Blocked        string      `json:"blocked,omitempty"`
+	ActionRequired string      `json:"action_required,omitempty"`
+	Divergence     *Divergence `json:"divergence,omitempty"`
+	// Postponed is a preflight that found a reason not to begin.
+	Postponed *Attention `json:"postponed,omitempty"`
+	// Ahead is the back-off of making a standby version.
+	Ahead *Attention `json:"ahead,omitempty"`
+	// Acknowledged are foreign rotation ids that an operator has reconciled.
+	Acknowledged []string `json:"acknowledged,omitempty"`
+	// CheckedTime is when the current version was last verified at the target.
+	CheckedTime time.Time `json:"checked_time,omitzero"`
+
+	Incidents []IncidentLink `json:"incidents,omitempty"`
+	// Events are not handed to the outbox yet.
+	Events []Event `json:"events,omitempty"`
+	// Deleted is set in a tombstone: nothing but retirement happens any more.
+	Deleted bool `json:"deleted,omitempty"`
+}
+
+// Retry is the next attempt of a rotation that failed.
+type Retry struct {
+	Of         string    `json:"of"`
+	At         time.Time `json:"at"`
+	Attempt    int       `json:"attempt"`
+	Trigger    Trigger   `json:"trigger"`
+	Reason     string    `json:"reason,omitempty"`
+	Actor      Actor     `json:"actor,omitzero"`
+	IncidentID string    `json:"incident_id,omitempty"`
+	KillFirst  bool      `json:"kill_first,omitempty"`
+	Force      bool      `json:"force,omitempty"`
+}
+
+// Divergence says that the world outside is ahead of our storage.
+type Divergence struct {
+	Since  time.Time `json:"since"`
+	Reason string    `json:"reason"`
+	// Highest is the highest version number seen outside.
+	Highest int `json:"highest,omitempty"`
+	// Seen are the rotation ids outside that the journal does not know.
+	Seen []string `json:"seen,omitempty"`
+	// Identifiers are the objects that bear them.
+	Identifiers []string `json:"identifiers,omitempty"`
+}
+
+// IncidentLink ties a role to an incident that is not contained yet.
+type IncidentLink struct {
+	ID string `json:"id"`
+	// Dirty asks to carry this role's facts over into the incident document.
+	Dirty bool `json:"dirty,omitempty"`
+}
+
+// Event is something people may want to be told, stored in the same Put as what
+// it tells of.
+type Event struct {
+	ID   string            `json:"id"`
+	Type string            `json:"type"`
+	Time time.Time         `json:"time"`
+	Data map[string]string `json:"data,omitempty"`
+}
+
+// Version returns the version of this number, or nil.
+func (s *State) Version(number int) *Version {
+	i := slices.IndexFunc(s.Versions, func(v Version) bool { return v.Number == number })
+	if i < 0 {
+		return nil
+	}
+	return &s.Versions[i]
+}
+
+// CurrentVersion returns what readers get, or nil.
+func (s *State) CurrentVersion() *Version { return s.Version(s.Current) }
+
+// StandbyVersion returns the version that is ready ahead, or nil.
+func (s *State) StandbyVersion() *Version {
+	i := slices.IndexFunc(s.Versions, func(v Version) bool { return v.State == Standby })
+	if i < 0 {
+		return nil
+	}
+	return &s.Versions[i]
+}
+
+// Candidate returns the version of the rotation in flight, or nil.
+func (s *State) Candidate() *Version {
+	if s.InFlight == nil {
+		return nil
+	}
+	return s.Version(s.InFlight.Version)
+}
+
+// Begin journals a rotation. A version with a new number is added as its
+// candidate; otherwise the candidate is the version that has the number
+// (a rollback, a standby).
+func (s *State) Begin(r Rotation, candidate *Version) error {
+	if s.InFlight != nil {
+		return fmt.Errorf("begin rotation %s: rotation %s is in flight", r.ID, s.InFlight.ID)
+	}
+	if candidate != nil {
+		if candidate.Number <= s.Highest {
+			return fmt.Errorf("begin rotation %s: version %d was used before", r.ID, candidate.Number)
+		}
+		s.Versions = append(s.Versions, *candidate)
+		s.Highest = candidate.Number
+	} else if s.Version(r.Version) == nil {
+		return fmt.Errorf("begin rotation %s: no version %d", r.ID, r.Version)
+	}
+	r.Phase, r.PreviousVersion = Planned, s.Current
+	s.InFlight = &r
+	s.Retry, s.Postponed, s.ActionRequired = nil, nil, ""
+	return nil
+}
+
+// Reach moves the rotation in flight to Prepared or Verified.
+func (s *State) Reach(phase Phase) error { return s.InFlight.advance(phase, "") }
+
+// Activate moves the pointer and the phase together: the switch of readers.
+func (s *State) Activate(now time.Time, grace Duration) error {
+	if err := s.InFlight.advance(Active, ""); err != nil {
+		return err
+	}
+	if err := s.moveTo(s.InFlight.Version, now, grace); err != nil {
+		return err
+	}
+	s.event("version.activated", now, nil)
+	return nil
+}
+
+// moveTo makes a version current, and what was current retiring. The end of
+// grace is not set here: it runs from the end of the rotation.
+func (s *State) moveTo(number int, now time.Time, grace Duration) error {
+	if old := s.CurrentVersion(); old != nil && old.Number != number {
+		if err := old.moveTo(Retiring); err != nil {
+			return err
+		}
+		old.DeactivatedTime = now
+		if old.Compromised {
+			old.RetireAt = now
+		}
+	}
+	v := s.Version(number)
+	if err := v.moveTo(Current); err != nil {
+		return err
+	}
+	if v.RetireAt.After(v.RetireFloor) {
+		v.RetireFloor = v.RetireAt
+	}
+	v.ActivatedTime, v.Grace = now, grace
+	v.RetireAt, v.RetireBegun, v.RetiredTime, v.DestroyAt, v.DeactivatedTime = time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	v.Undo, v.Ahead, v.Proof, v.Left, v.Attention = false, false, nil, "", nil
+	s.Current, s.ActivatedTime, s.CheckedTime = number, now, now
+	return nil
+}
+
+// Finish ends the rotation in flight as succeeded. next is the new
+// NextRotation; a rollback leaves the old one.
+func (s *State) Finish(now, next time.Time) error {
+	r := s.InFlight
+	if err := r.advance(RolledOut, Succeeded); err != nil {
+		return err
+	}
+	if r.Trigger != Rollback {
+		s.NextRotation = next
+	}
+	s.Failures, s.Blocked = 0, ""
+	s.end(now)
+	s.startGrace(now)
+	s.event("rotation.succeeded", now, nil)
+	return nil
+}
+
+// startGrace gives every retiring version without one its end of grace.
+func (s *State) startGrace(now time.Time) {
+	for i := range s.Versions {
+		v := &s.Versions[i]
+		if v.State != Retiring || !v.RetireAt.IsZero() {
+			continue
+		}
+		v.RetireAt = now.Add(v.Grace.Std())
+		if v.RetireFloor.After(v.RetireAt) {
+			v.RetireAt = v.RetireFloor
+		}
+	}
+}
+
+// Fail ends the rotation in flight before the switch. With a retry it is
+// failed; without one it is blocked for the given reason (unless the reason is
+// empty: then nothing follows). The candidate is undone.
+func (s *State) Fail(now time.Time, why Failure, retry *Retry, blocked string) error {
+	r := s.InFlight
+	outcome := Failed
+	if retry == nil && blocked != "" {
+		outcome = Blocked
+	}
+	if err := r.advance(r.Phase, outcome); err != nil {
+		return err
+	}
+	r.Error = &why
+	s.abandonCandidate()
+	s.Failures++
+	s.Retry, s.Blocked = retry, blocked
+	s.end(now)
+	s.event("rotation.failed", now, map[string]string{"phase": string(r.Phase), "error": why.Message})
+	return nil
+}
+
+// Supersede ends the rotation in flight because another one takes over.
+func (s *State) Supersede(now time.Time) error {
+	r := s.InFlight
+	if err := r.advance(r.Phase, Superseded); err != nil {
+		return err
+	}
+	if r.BeforeSwitch() {
+		s.abandonCandidate()
+	}
+	s.end(now)
+	return nil
+}
+
+// abandonCandidate asks to undo what the rotation in flight prepared. A version
+// that existed and was live, or stood by, simply stays what it was.
+func (s *State) abandonCandidate() {
+	v := s.Candidate()
+	switch v.State {
+	case Pending:
+		v.Undo = true
+	case Disabled, Retired:
+		if s.InFlight.Phase != Planned || s.InFlight.Trigger == Rollback {
+			v.Undo, v.Proof = true, nil
+		}
+	default:
+	}
+}
+
+// Revert moves the pointer back after a step failed; the steps run again.
+func (s *State) Revert(now time.Time, why Failure) error {
+	r := s.InFlight
+	if r.Phase != Active || r.Reverting {
+		return &TransitionError{What: "rotation", From: string(r.Phase), To: "reverting"}
+	}
+	previous := s.Version(r.PreviousVersion)
+	if previous == nil || previous.State != Retiring || previous.Compromised || !previous.RetireBegun.IsZero() {
+		return &TransitionError{What: "rotation", From: string(r.Phase), To: "reverting"}
+	}
+	r.Reverting, r.Error, r.Held = true, &why, ""
+	return s.moveTo(r.PreviousVersion, now, previous.Grace)
+}
+
+// FinishReverted ends a rotation whose pointer went back: the candidate retires
+// after grace, since readers hold it, and the role waits for a person.
+func (s *State) FinishReverted(now time.Time) error {
+	r := s.InFlight
+	if !r.Reverting {
+		return &TransitionError{What: "rotation", From: string(r.Phase), To: string(RolledBack)}
+	}
+	if err := r.advance(Active, RolledBack); err != nil {
+		return err
+	}
+	s.Failures++
+	s.Blocked = "the last rotation was rolled back: " + r.Error.Message
+	s.end(now)
+	s.startGrace(now)
+	s.event("rotation.rolled_back", now, map[string]string{"error": r.Error.Message})
+	return nil
+}
+
+func (s *State) end(now time.Time) {
+	s.InFlight.EndedTime = now
+	s.InFlight.Held = ""
+	s.Last, s.InFlight = s.InFlight, nil
+}
+
+// Compromise marks every live version, and what else could still be brought
+// back, as leaked: none of them is ever rolled back to.
+func (s *State) Compromise(incident string) {
+	for i := range s.Versions {
+		v := &s.Versions[i]
+		switch v.State {
+		case Current, Retiring, Disabled:
+			if !v.Compromised {
+				v.Compromised, v.IncidentID = true, incident
+			}
+		default:
+		}
+	}
+}
+
+// KillNow lets every compromised version that readers hold, but for the
+// current one, end at once. With all set the current one goes too.
+func (s *State) KillNow(now time.Time) {
+	for i := range s.Versions {
+		v := &s.Versions[i]
+		if v.Compromised && v.State == Retiring && (v.RetireAt.IsZero() || v.RetireAt.After(now)) {
+			v.RetireAt = now
+		}
+	}
+}
+
+func (s *State) event(kind string, now time.Time, data map[string]string) {
+	r := s.InFlight
+	if r == nil {
+		r = s.Last
+	}
+	s.Emit(Event{ID: r.ID + "/" + kind, Type: kind, Time: now, Data: data})
+}
+
+// maxEvents bounds the document should nobody take events away.
+const maxEvents = 64
+
+// Emit stores an event with the step it tells of; the oldest go when too many wait.
+func (s *State) Emit(e Event) {
+	s.Events = append(s.Events, e)
+	if extra := len(s.Events) - maxEvents; extra > 0 {
+		s.Events = slices.Delete(s.Events, 0, extra)
+	}
+}

@@ -1,0 +1,283 @@
+package store
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
+)
+
+// The schemas of this release. A change of form appends an upgrade, and a
+// fixture to testdata/.
+var (
+	configSchema     = schema{what: "mount configuration"}
+	instanceSchema   = schema{what: "instance"}
+	connectionSchema = schema{what: "connection"}
+	roleSchema       = schema{what: "role"}
+	stateSchema      = schema{what: "state of a role"}
+	materialSchema   = schema{what: "material of a version"}
+	historySchema    = schema{what: "rotation"}
+	tombstoneSchema  = schema{what: "tombstone"}
+)
+
+// Config is the mount-wide configuration.
+type Config struct {
+	Paused                 bool              `json:"paused"`
+	MaxConcurrentRotations int               `json:"max_concurrent_rotations"`
+	OverdueAfter           rotation.Duration `json:"overdue_after"`
+	HistoryLimit           int               `json:"history_limit"`
+}
+
+// DefaultConfig is in force until an operator writes another.
+func DefaultConfig() Config {
+	return Config{
+		MaxConcurrentRotations: 16,
+		OverdueAfter:           rotation.Duration(7 * 24 * time.Hour),
+		HistoryLimit:           100,
+	}
+}
+
+// Instance identifies this mount in marks.
+type Instance struct {
+	ID      string `json:"id"`
+	HMACKey []byte `json:"hmac_key"`
+}
+
+// Connection is a stored connection.
+type Connection struct {
+	Name         string            `json:"name"`
+	Type         string            `json:"type"`
+	AllowedRoles []string          `json:"allowed_roles"`
+	Verify       bool              `json:"verify_connection"`
+	Values       option.Values     `json:"values"`
+	Secrets      map[string]string `json:"secrets"`
+	// NextSecrets were minted by rotate-root and may or may not be in force: they
+	// are stored before they are set.
+	NextSecrets map[string]string `json:"next_secrets,omitempty"`
+	RotatedTime time.Time         `json:"rotated_time,omitzero"`
+}
+
+// Role is the operator's intent.
+type Role struct {
+	Name             string            `json:"name"`
+	Type             string            `json:"type"`
+	Connection       string            `json:"connection,omitempty"`
+	Period           rotation.Duration `json:"rotation_period,omitempty"`
+	Schedule         string            `json:"rotation_schedule,omitempty"`
+	Window           rotation.Duration `json:"rotation_window,omitempty"`
+	Jitter           rotation.Duration `json:"jitter,omitempty"`
+	Disabled         bool              `json:"disable_automated_rotation,omitempty"`
+	Grace            rotation.Duration `json:"grace_period"`
+	MaxVersions      int               `json:"max_versions"`
+	MaxAttempts      int               `json:"max_attempts"`
+	OverdueAfter     rotation.Duration `json:"overdue_after,omitempty"` // 0: the mount's
+	OnRolloutFailure string            `json:"on_rollout_failure"`
+	CustomMetadata   map[string]string `json:"custom_metadata,omitempty"`
+	Values           option.Values     `json:"values"`
+	CreatedTime      time.Time         `json:"created_time"`
+	// Interval is the period, or the shortest gap of the schedule; kept here since
+	// reading credentials answers it.
+	Interval rotation.Duration `json:"interval"`
+}
+
+// Tombstone is what stays of a deleted role. Pending is nil once nothing is left
+// to be done; the highest version number is kept for good.
+type Tombstone struct {
+	Highest int      `json:"highest"`
+	Pending *Pending `json:"pending,omitempty"`
+}
+
+// Pending is the rest of a deleted role's life.
+type Pending struct {
+	Role  Role           `json:"role"`
+	State rotation.State `json:"state"`
+}
+
+// Config returns the stored configuration, or the default one.
+func (s *Store) Config(ctx context.Context) (Config, error) {
+	c := DefaultConfig()
+	_, err := s.read(ctx, configKey, configSchema, &c)
+	return c, err
+}
+
+// PutConfig stores the configuration.
+func (s *Store) PutConfig(ctx context.Context, c Config) error {
+	return s.write(ctx, configKey, configSchema, c)
+}
+
+// Instance returns this mount's identity, nil when none was made yet.
+func (s *Store) Instance(ctx context.Context) (*Instance, error) {
+	return readPtr[Instance](ctx, s, instanceKey, instanceSchema)
+}
+
+// PutInstance stores this mount's identity.
+func (s *Store) PutInstance(ctx context.Context, i Instance) error {
+	return s.write(ctx, instanceKey, instanceSchema, i)
+}
+
+// Connection returns nil when there is none of this name.
+func (s *Store) Connection(ctx context.Context, name string) (*Connection, error) {
+	return readPtr[Connection](ctx, s, connectionKey(name), connectionSchema)
+}
+
+// PutConnection stores a connection, secrets included.
+func (s *Store) PutConnection(ctx context.Context, c *Connection) error {
+	return s.write(ctx, connectionKey(c.Name), connectionSchema, c)
+}
+
+// DeleteConnection removes a connection.
+func (s *Store) DeleteConnection(ctx context.Context, name string) error {
+	return s.delete(ctx, connectionKey(name))
+}
+
+// Connections lists the names.
+func (s *Store) Connections(ctx context.Context) ([]string, error) {
+	return s.list(ctx, connectionPrefix)
+}
+
+// Role returns nil when there is none of this name.
+func (s *Store) Role(ctx context.Context, name string) (*Role, error) {
+	return readPtr[Role](ctx, s, roleKey(name), roleSchema)
+}
+
+// PutRole stores the operator's intent.
+func (s *Store) PutRole(ctx context.Context, r *Role) error {
+	return s.write(ctx, roleKey(r.Name), roleSchema, r)
+}
+
+// DeleteRole removes intent, state and history of a role.
+func (s *Store) DeleteRole(ctx context.Context, name string) error {
+	entries, err := s.list(ctx, historyFolder(name))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := s.delete(ctx, historyFolder(name)+e); err != nil {
+			return err
+		}
+	}
+	if err := s.delete(ctx, stateKey(name)); err != nil {
+		return err
+	}
+	return s.delete(ctx, roleKey(name))
+}
+
+// Roles lists the names.
+func (s *Store) Roles(ctx context.Context) ([]string, error) { return s.list(ctx, rolePrefix) }
+
+// State returns nil when the role has none.
+func (s *Store) State(ctx context.Context, name string) (*rotation.State, error) {
+	return readPtr[rotation.State](ctx, s, stateKey(name), stateSchema)
+}
+
+// PutState commits a step of a role.
+func (s *Store) PutState(ctx context.Context, name string, state *rotation.State) error {
+	return s.write(ctx, stateKey(name), stateSchema, state)
+}
+
+// Material returns the secret bytes of a version, nil when they are gone.
+func (s *Store) Material(ctx context.Context, name string, version int) (secret.Map, error) {
+	plain, err := readPtr[map[string]string](ctx, s, materialKey(name, version), materialSchema)
+	if err != nil || plain == nil {
+		return nil, err
+	}
+	return secret.NewMap(*plain), nil
+}
+
+// PutMaterial stores the secret bytes of a version.
+func (s *Store) PutMaterial(ctx context.Context, name string, version int, m secret.Map) error {
+	return s.write(ctx, materialKey(name, version), materialSchema, m.Reveal())
+}
+
+// DeleteMaterial destroys the secret bytes of a version.
+func (s *Store) DeleteMaterial(ctx context.Context, name string, version int) error {
+	return s.delete(ctx, materialKey(name, version))
+}
+
+// DeleteAllMaterial destroys the secret bytes of every version of a role.
+func (s *Store) DeleteAllMaterial(ctx context.Context, name string) error {
+	versions, err := s.list(ctx, materialFolder(name))
+	if err != nil {
+		return err
+	}
+	for _, v := range versions {
+		if err := s.delete(ctx, materialFolder(name)+v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// PutHistory writes the record of a rotation; writing it again replaces it.
+func (s *Store) PutHistory(ctx context.Context, name string, r *rotation.Rotation) error {
+	return s.write(ctx, historyKey(name, r.StartedTime, r.ID), historySchema, r)
+}
+
+// History returns up to limit records, newest first, older than the entry named
+// before (empty: from the newest), and the name to go on with.
+func (s *Store) History(ctx context.Context, name, before string, limit int) (records []rotation.Rotation, next string, err error) {
+	entries, err := s.list(ctx, historyFolder(name))
+	if err != nil {
+		return nil, "", err
+	}
+	slices.Sort(entries)
+	for _, entry := range slices.Backward(entries) {
+		if before != "" && entry >= before {
+			continue
+		}
+		if len(records) == limit {
+			return records, next, nil
+		}
+		var r rotation.Rotation
+		found, err := s.read(ctx, historyFolder(name)+entry, historySchema, &r)
+		if err != nil {
+			return nil, "", err
+		}
+		if found {
+			records, next = append(records, r), entry
+		}
+	}
+	return records, "", nil
+}
+
+// TrimHistory keeps the newest records.
+func (s *Store) TrimHistory(ctx context.Context, name string, keep int) error {
+	entries, err := s.list(ctx, historyFolder(name))
+	if err != nil {
+		return err
+	}
+	slices.Sort(entries)
+	for _, entry := range entries[:max(len(entries)-keep, 0)] {
+		if err := s.delete(ctx, historyFolder(name)+entry); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Tombstone returns nil when no role of this name was ever deleted.
+func (s *Store) Tombstone(ctx context.Context, name string) (*Tombstone, error) {
+	return readPtr[Tombstone](ctx, s, tombstoneKey(name), tombstoneSchema)
+}
+
+// PutTombstone stores what a deleted role leaves.
+func (s *Store) PutTombstone(ctx context.Context, name string, t *Tombstone) error {
+	return s.write(ctx, tombstoneKey(name), tombstoneSchema, t)
+}
+
+// Tombstones lists the names of deleted roles.
+func (s *Store) Tombstones(ctx context.Context) ([]string, error) {
+	return s.list(ctx, tombstonePrefix)
+}
+
+func readPtr[T any](ctx context.Context, s *Store, key string, form schema) (*T, error) {
+	var doc T
+	found, err := s.read(ctx, key, form, &doc)
+	if err != nil || !found {
+		return nil, err
+	}
+	return &doc, nil
+}

@@ -1,0 +1,70 @@
+package store
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+const (
+	configKey        = "config"
+	instanceKey      = "instance"
+	connectionPrefix = "connection/"
+	rolePrefix       = "role/"
+	statePrefix      = "state/"
+	materialPrefix   = "material/"
+	historyPrefix    = "history/"
+	incidentPrefix   = "incident/"
+	tombstonePrefix  = "tombstone/"
+)
+
+// SealWrapped lists the storage keys and prefixes that hold secrets, for Vault's
+// seal wrapping.
+func SealWrapped() []string {
+	return []string{instanceKey, connectionPrefix, materialPrefix}
+}
+
+func sealWrapped(key string) bool {
+	for _, p := range SealWrapped() {
+		if key == p || strings.HasSuffix(p, "/") && strings.HasPrefix(key, p) {
+			return true
+		}
+	}
+	return false
+}
+
+func connectionKey(name string) string { return connectionPrefix + name }
+func roleKey(name string) string       { return rolePrefix + name }
+func stateKey(name string) string      { return statePrefix + name }
+func incidentKey(id string) string     { return incidentPrefix + id }
+func tombstoneKey(name string) string  { return tombstonePrefix + name }
+
+func materialFolder(name string) string { return materialPrefix + name + "/" }
+func materialKey(name string, version int) string {
+	return fmt.Sprintf("%s%d", materialFolder(name), version)
+}
+
+func historyFolder(name string) string { return historyPrefix + name + "/" }
+
+// historyKey sorts by the time a rotation started, and is the same however
+// often its record is written.
+func historyKey(name string, started time.Time, rotationID string) string {
+	return fmt.Sprintf("%s%020d-%s", historyFolder(name), started.UnixNano(), rotationID)
+}
+
+// RoleOf names the role that a storage key belongs to, "" for none: a node that
+// only reads uses it to drop what it has cached.
+func RoleOf(key string) string {
+	for _, prefix := range []string{rolePrefix, statePrefix, tombstonePrefix} {
+		if name, ok := strings.CutPrefix(key, prefix); ok {
+			return name
+		}
+	}
+	if rest, ok := strings.CutPrefix(key, materialPrefix); ok {
+		return rest[:max(strings.LastIndex(rest, "/"), 0)]
+	}
+	return ""
+}
+
+// IsConnection tells whether a storage key holds a connection.
+func IsConnection(key string) bool { return strings.HasPrefix(key, connectionPrefix) }

@@ -6,6 +6,7 @@ repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 # cache holds the tools built once per machine. It is outside the checkout, so that `make clean`
 # and a fresh clone do not cost a quarter of an hour.
+# shellcheck disable=SC2034 # used by those who source this
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/vault-plugin-secrets-rotation
 
 say() { printf '%s\n' "$*" >&2; }
@@ -57,7 +58,7 @@ build_tool() {
 		fi
 		if [[ ! -x $target ]]; then
 			trap 'rm -f "$target.partial.$BASHPID"' EXIT
-			cd "$folder"
+			cd "$folder" || exit
 			# What is set for the checkout's own builds must not reach the tool's.
 			env -u GOOS -u GOARCH GOFLAGS='' GOWORK=off \
 				go build -mod=readonly -trimpath "$@" -o "$target.partial.$BASHPID" "$package" >&2

@@ -1,0 +1,96 @@
+# `make` lists what there is. A newcomer needs two of them: `make demo` and `make test`; both set up
+# what they need by themselves.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+NAME    := vault-plugin-secrets-rotation
+MODULE  := github.com/intelliflow/$(NAME)
+VERSION ?= $(shell scripts/version)
+
+# RACE= switches the race detector off, for a machine without a C compiler.
+RACE     ?= -race
+# Narrow a run: make test-e2e RUN=TestRollback, make test-unit PACKAGES=./backend/store
+RUN      ?= .
+PACKAGES ?= $$(go list ./... | grep -v '^$(MODULE)/tests')
+FUZZTIME ?= 10s
+COUNT    ?= 6
+
+# What tests and demo start: a vault binary and PostgreSQL's server binaries, found or made.
+# (An export of its own, since it would hide the exit code of what it exports.)
+servers = PGTEST_BIN="$$(scripts/ensure-postgres)"; VAULT_BINARY="$$(scripts/ensure-vault)"; export PGTEST_BIN VAULT_BINARY
+
+.PHONY: help
+help: ## this list
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { print substr($$0, 5) ":" } /^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
+
+##@ Two to start with
+
+.PHONY: demo
+demo: check-go ## see it work: a real Vault and a real PostgreSQL, every step explained (stops by itself)
+	@$(servers); go run ./scripts/demo
+
+.PHONY: test
+test: setup test-unit test-e2e ## set-up, unit tests with the race detector, end-to-end tests
+
+##@ The rest
+
+.PHONY: setup
+setup: check-go check-race ## find or build what tests need: PostgreSQL, Vault (about 8 minutes, once)
+	@$(servers); printf 'PostgreSQL: %s\nVault:      %s\n' "$$PGTEST_BIN" "$$VAULT_BINARY"
+
+.PHONY: build
+build: check-go ## bin/vault-plugin-secrets-rotation, static, ready to register
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/$(NAME) ./cmd/$(NAME)
+	@printf '%s  %s\n' "$(VERSION)" "$$(sha256sum bin/$(NAME) 2>/dev/null || shasum -a 256 bin/$(NAME))"
+
+.PHONY: test-unit
+test-unit: check-go check-race ## tests beside the code (some start a PostgreSQL)
+	@PGTEST_BIN="$$(scripts/ensure-postgres)"; export PGTEST_BIN; \
+	go test $(RACE) -timeout 20m -run '$(RUN)' $(PACKAGES)
+
+.PHONY: test-e2e
+test-e2e: check-go ## tests/: the plugin as a process in a real Vault, against a real PostgreSQL
+	@$(servers); go test -count=1 -timeout 25m -run '$(RUN)' ./tests/...
+
+.PHONY: lint
+lint: check-go ## linters, import rules, formatting, shell scripts, go.mod
+	@scripts/lint-all
+
+.PHONY: fmt
+fmt: check-go ## format the Go files
+	@"$$(scripts/ensure-golangci-lint)" fmt
+
+.PHONY: generate
+generate: check-go ## docs/api.md and the state diagram, from the code
+	go generate ./...
+
+.PHONY: check-generated
+check-generated: check-go ## fails when a generated file is not what the code says
+	@scripts/check-generated
+
+.PHONY: dev
+dev: check-go ## the demo's Vault and PostgreSQL, left running until Ctrl-C
+	@$(servers); go run ./scripts/demo -keep
+
+.PHONY: bench
+bench: check-go ## benchmarks, COUNT times each; compare runs with benchstat
+	@$(servers); go test -run '^$$' -bench '$(RUN)' -benchmem -count $(COUNT) -timeout 60m ./...
+
+.PHONY: fuzz
+fuzz: check-go ## every fuzz test for FUZZTIME (10s)
+	@scripts/fuzz $(FUZZTIME)
+
+.PHONY: clean
+clean: ## what builds left in this checkout; tools in the cache stay
+	rm -rf bin dist
+
+.PHONY: check-go
+check-go:
+	@scripts/check-toolchain go
+
+.PHONY: check-race
+check-race:
+	@[[ -z "$(RACE)" ]] || scripts/check-toolchain race

@@ -10,6 +10,8 @@ NAME    := vault-plugin-secrets-rotation
 MODULE  := github.com/intelliflow/$(NAME)
 VERSION ?= $(shell scripts/version)
 
+LDFLAGS  = -s -w -X $(MODULE).Version=$(VERSION)
+
 # RACE= switches the race detector off, for a machine without a C compiler.
 RACE     ?= -race
 # Narrow a run: make test-e2e RUN=TestRollback, make test-unit PACKAGES=./backend/store

@@ -16,7 +16,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -64,8 +63,20 @@ type Server struct {
 	snapshots  int
 }
 
+// TB is the part of testing.TB that New needs, so that programs may use this package without the
+// testing one.
+type TB interface {
+	Context() context.Context
+	Helper()
+	Cleanup(func())
+	Failed() bool
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+	Logf(format string, args ...any)
+}
+
 // New starts a Server that ends with the test. A test that fails prints the end of Vault's log.
-func New(t testing.TB, options Options) *Server {
+func New(t TB, options Options) *Server {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*startTimeout)
 	defer cancel()
@@ -254,12 +265,16 @@ func (s *Server) Client() *api.Client {
 	return client
 }
 
-// CLI runs the vault command line with the root token, as `vault args...`, and returns what it
-// printed on both outputs, with an error when it failed.
-func (s *Server) CLI(ctx context.Context, args ...string) (string, error) {
+// Command is `vault args...` with the root token, ready to run.
+func (s *Server) Command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, s.options.Binary, args...)
 	cmd.Env = append(s.environment(), "VAULT_ADDR="+s.Address(), "VAULT_TOKEN="+s.token, "NO_COLOR=1")
-	output, err := cmd.CombinedOutput()
+	return cmd
+}
+
+// CLI runs Command and returns what it printed on both outputs, with an error when it failed.
+func (s *Server) CLI(ctx context.Context, args ...string) (string, error) {
+	output, err := s.Command(ctx, args...).CombinedOutput()
 	if err != nil {
 		return string(output), fmt.Errorf("vault %s: %w", strings.Join(args, " "), err)
 	}

@@ -1,0 +1,173 @@
+package postgresql
+
+import (
+	"math"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/postgres"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+)
+
+// newUser is the strategy of a fresh user for each version.
+const newUser = "new_user"
+
+var strategies = []string{newUser}
+
+var roleOptionSet = option.Set{
+	{Name: "strategy", Type: option.String, Default: newUser, Help: "How versions follow each other: new_user makes a fresh database user for each version."},
+	{Name: "member_of", Type: option.String, Help: "The group role that each user becomes a member of and acts as; it owns the objects and holds the grants."},
+	{Name: "username_prefix", Type: option.String, Help: "Beginning of the user names, <prefix>_v<version>_<random>. Default: derived from the role's name."},
+	{Name: "username_template", Type: option.String, Help: "Template of the user names, in place of username_prefix; knows .RoleName, .Version and .RotationID and must yield another name for each version."},
+	{Name: "password_policy", Type: option.String, Help: "Vault password policy. Default: 40 random letters and digits."},
+	{Name: "connection_limit", Type: option.Int, Default: int64(-1), Help: "CONNECTION LIMIT of each user; -1 for none. During the grace period two users live, each with this limit."},
+	{Name: "settings", Type: option.Map, Help: "Settings of the users' sessions, as in ALTER ROLE ... SET."},
+	{Name: "verification_statements", Type: option.Lines, Help: "SQL statements that a new user must be able to run before it is handed out; what they change is rolled back. Needs allow_custom_statements on the connection."},
+}
+
+type roleOptions struct {
+	Strategy               string            `json:"strategy"`
+	MemberOf               string            `json:"member_of"`
+	UsernamePrefix         string            `json:"username_prefix"`
+	UsernameTemplate       string            `json:"username_template"`
+	PasswordPolicy         string            `json:"password_policy"`
+	ConnectionLimit        int64             `json:"connection_limit"`
+	Settings               map[string]string `json:"settings"`
+	VerificationStatements []string          `json:"verification_statements"`
+}
+
+func decodeRole(r *rotator.Role) (*roleOptions, error) {
+	var o roleOptions
+	if err := roleOptionSet.Decode(r.Values, &o); err != nil {
+		return nil, err
+	}
+	return &o, nil
+}
+
+// CheckRole implements rotator.Rotator.
+func (*Rotator) CheckRole(_, after *rotator.Role) error {
+	o, err := decodeRole(after)
+	if err != nil {
+		return err
+	}
+	connection, err := decodeConnection(after.ConnectionValues)
+	if err != nil {
+		return err
+	}
+	for _, check := range []func() error{
+		o.checkStrategy,
+		func() error { return checkGroupName(o.MemberOf, connection) },
+		func() error { return o.checkNames(after.Name) },
+		o.checkLimits,
+		o.checkSettings,
+		func() error { return o.checkStatements(connection) },
+	} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Warnings implements rotator.Warner.
+func (*Rotator) Warnings(r *rotator.Role) []string {
+	o, err := decodeRole(r)
+	if err != nil || o.ConnectionLimit < 0 {
+		return nil
+	}
+	return []string{"connection_limit counts for each user: during the grace period the old and the new one may have that many connections each"}
+}
+
+func (o *roleOptions) checkStrategy() error {
+	if !slices.Contains(strategies, o.Strategy) {
+		return fault.Field("strategy", "is not known; valid is %s", strings.Join(strategies, ", "))
+	}
+	return nil
+}
+
+func (o *roleOptions) checkLimits() error {
+	if o.ConnectionLimit == 0 || o.ConnectionLimit < -1 || o.ConnectionLimit > math.MaxInt32 {
+		return fault.Field("connection_limit", "must be -1 for no limit, or from 1 to %d", math.MaxInt32)
+	}
+	return nil
+}
+
+// Bounds of what a role may carry.
+const (
+	maxSettings        = 50
+	maxSettingBytes    = 1024
+	maxStatements      = 20
+	maxStatementBytes  = 8192
+	maxPasswordBytes   = 512
+	maxNamePartOfRole  = 40
+	maxTemplateBytes   = 512
+	maxTemplateReplace = 2
+)
+
+var (
+	settingName      = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_.]*$`)
+	reservedSettings = []string{"role", "session_authorization"}
+)
+
+func (o *roleOptions) checkSettings() error {
+	if len(o.Settings) > maxSettings {
+		return fault.Field("settings", "must be at most %d", maxSettings)
+	}
+	seen := map[string]bool{}
+	for name, value := range o.Settings {
+		lower := strings.ToLower(name)
+		switch {
+		case !settingName.MatchString(name) || len(name) > postgres.MaxIdentifier || strings.Contains(name, "..") || strings.HasSuffix(name, "."):
+			return fault.Field("settings", "has a name that is not the name of a setting (letters, digits, underscores and dots)")
+		case slices.Contains(reservedSettings, lower):
+			return fault.Field("settings", "must not set %s: member_of decides what a user acts as", lower)
+		case seen[lower]:
+			return fault.Field("settings", "names %s twice", lower)
+		case len(value) > maxSettingBytes || strings.ContainsRune(value, 0):
+			return fault.Field("settings", "has a value of %s that is longer than %d bytes or not a text", lower, maxSettingBytes)
+		}
+		seen[lower] = true
+	}
+	return nil
+}
+
+func (o *roleOptions) checkStatements(c *connectionOptions) error {
+	if len(o.VerificationStatements) == 0 {
+		return nil
+	}
+	if !c.AllowCustomStatements {
+		return fault.Field("verification_statements", "need allow_custom_statements=true on the connection")
+	}
+	if len(o.VerificationStatements) > maxStatements {
+		return fault.Field("verification_statements", "must be at most %d", maxStatements)
+	}
+	for i, statement := range o.VerificationStatements {
+		if strings.TrimSpace(statement) == "" || len(statement) > maxStatementBytes || strings.ContainsRune(statement, 0) {
+			return fault.Field("verification_statements", "statement %d is empty or longer than %d bytes", i+1, maxStatementBytes)
+		}
+	}
+	return nil
+}
+
+// checkGroupName refuses a group that can be seen to be wrong without the server.
+// Names with quotes, dots, capitals and letters of any script occur in practice
+// and are quoted everywhere; a semicolon only ever occurs in an attempt to write
+// a statement.
+func checkGroupName(group string, c *connectionOptions) error {
+	switch {
+	case group == "":
+		return fault.Field("member_of", "is required: name the group role that owns the objects or holds the grants")
+	case len(group) > postgres.MaxIdentifier:
+		return fault.Field("member_of", "must be at most %d bytes", postgres.MaxIdentifier)
+	case strings.ContainsFunc(group, func(r rune) bool { return r < ' ' || r == 0x7f || r == ';' || r == '\uFFFD' }):
+		return fault.Field("member_of", "is not the name of a role: it contains a semicolon or a control character")
+	case strings.HasPrefix(group, predefinedPrefix):
+		return fault.Field("member_of", "must not be a predefined role of PostgreSQL (%s...)", predefinedPrefix)
+	case len(c.AllowedGroups) > 0 && !slices.Contains(c.AllowedGroups, group):
+		return fault.Field("member_of", "is not among the connection's allowed_groups")
+	}
+	return nil
+}

@@ -1,0 +1,76 @@
+package postgresql
+
+import (
+	"context"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
+)
+
+// Plan implements rotator.Rotator.
+func (*Rotator) Plan(ctx context.Context, t *rotator.Target) (*rotator.Candidate, error) {
+	o, err := decodeRole(t.Role)
+	if err != nil {
+		return nil, err
+	}
+	name, err := o.name(nameData{RoleName: t.Role.Name, Version: t.Version.Number, RotationID: t.Version.RotationID})
+	if err != nil {
+		return nil, err
+	}
+	password, err := mintPassword(ctx, o.PasswordPolicy, t.Passwords)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := object{Group: o.MemberOf}.encode()
+	if err != nil {
+		return nil, err
+	}
+	return &rotator.Candidate{Identifier: name, Object: raw, Material: secret.Map{passwordKey: password}}, nil
+}
+
+func mintPassword(ctx context.Context, policy string, from rotator.PasswordPolicy) (secret.String, error) {
+	if policy == "" {
+		return secret.New(random(passwordAlphabet, passwordLength)), nil
+	}
+	if from == nil {
+		return secret.String{}, fault.New(fault.Internal, "no source of password policies")
+	}
+	password, err := from.GeneratePasswordFromPolicy(ctx, policy)
+	if err != nil {
+		return secret.String{}, &fault.Error{Kind: fault.Invalid, Field: "password_policy", Message: "cannot be used: " + err.Error(), Err: err}
+	}
+	if password == "" || len(password) > maxPasswordBytes || !utf8.ValidString(password) || strings.ContainsRune(password, 0) {
+		return secret.String{}, fault.Field("password_policy", "must yield a text of 1 to %d bytes", maxPasswordBytes)
+	}
+	return secret.New(password), nil
+}
+
+func passwordOf(material secret.Map) (secret.String, error) {
+	password := material[passwordKey]
+	if password.Empty() {
+		return password, fault.New(fault.Conflict, "the version's password is no longer kept")
+	}
+	return password, nil
+}
+
+// Restorable implements rotator.Restorer.
+func (*Rotator) Restorable(t *rotator.Target) string {
+	o, err := objectOf(&t.Version)
+	if err != nil {
+		return err.Error()
+	}
+	if _, err := passwordOf(t.Material); err != nil {
+		return err.Error()
+	}
+	connection, err := decodeConnection(t.Role.ConnectionValues)
+	if err == nil {
+		err = checkGroupName(o.Group, connection)
+	}
+	if err != nil {
+		return "its group can no longer be given: " + err.Error()
+	}
+	return ""
+}

@@ -1,0 +1,171 @@
+package postgresql
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/postgres"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
+)
+
+// Prepare implements rotator.Rotator: the user with its group, settings and mark
+// is made in one transaction, so it is there as a whole or not at all. A user that
+// is there already and ours is brought to the same state, which also undoes a
+// Disable.
+func (*Rotator) Prepare(ctx context.Context, t *rotator.Target) error {
+	p, err := preparation(t)
+	if err != nil {
+		return err
+	}
+	return p.connection.DB.WithLock(ctx, p.run)
+}
+
+type prepareRun struct {
+	target     *rotator.Target
+	connection *Connection
+	options    *roleOptions
+	group      string
+	verifier   secret.String
+}
+
+func preparation(t *rotator.Target) (*prepareRun, error) {
+	connection, err := open(t)
+	if err != nil {
+		return nil, err
+	}
+	options, err := decodeRole(t.Role)
+	if err != nil {
+		return nil, err
+	}
+	o, err := objectOf(&t.Version)
+	if err != nil {
+		return nil, err
+	}
+	password, err := passwordOf(t.Material)
+	if err != nil {
+		return nil, err
+	}
+	verifier, err := postgres.Verifier(password)
+	if err != nil {
+		return nil, err
+	}
+	return &prepareRun{target: t, connection: connection, options: options, group: o.Group, verifier: verifier}, nil
+}
+
+func (p *prepareRun) run(ctx context.Context, s *postgres.Session) error {
+	name := p.target.Version.Identifier
+	if err := checkGroup(ctx, s, p.group, p.connection.options); err != nil {
+		return err
+	}
+	u, err := findUser(ctx, s, p.target)
+	if err != nil {
+		return err
+	}
+	if u.exists && u.foreign != "" {
+		return u.refuse(name)
+	}
+	if !u.exists {
+		if err := in("create the user", s.Exec(ctx, "CREATE ROLE "+postgres.Ident(name))); err != nil {
+			return err
+		}
+	}
+	for _, step := range []struct {
+		what string
+		do   func(context.Context, *postgres.Session) error
+	}{
+		{"set the password", p.setLogin},
+		{"grant the group", func(ctx context.Context, s *postgres.Session) error { return grantGroup(ctx, s, p.group, name) }},
+		{"make the user act as the group", p.setRole},
+		{"settings", p.setSettings},
+		{"mark the user", p.comment},
+	} {
+		if err := in(step.what, step.do(ctx, s)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setLogin leaves VALID UNTIL alone: who can end a version is the engine, not a
+// clock that may be wrong when the engine is down.
+func (p *prepareRun) setLogin(ctx context.Context, s *postgres.Session) error {
+	verifier, err := s.Literal(p.verifier.Reveal())
+	if err != nil {
+		return err
+	}
+	return s.ExecSecret(ctx, "ALTER ROLE "+postgres.Ident(p.target.Version.Identifier)+" LOGIN CONNECTION LIMIT "+
+		strconv.FormatInt(p.options.ConnectionLimit, 10)+" PASSWORD "+verifier, p.verifier)
+}
+
+// grantGroup gives a user the group's rights. From PostgreSQL 16 on, SET is what
+// lets it act as the group; before, membership alone does.
+func grantGroup(ctx context.Context, s *postgres.Session, group, user string) error {
+	statement := "GRANT " + postgres.Ident(group) + " TO " + postgres.Ident(user)
+	if s.Major() >= 16 {
+		statement += " WITH INHERIT TRUE, SET TRUE"
+	}
+	return s.Exec(ctx, statement)
+}
+
+func (p *prepareRun) setRole(ctx context.Context, s *postgres.Session) error {
+	return setSetting(ctx, s, p.target.Version.Identifier, "role", []string{p.group})
+}
+
+func (p *prepareRun) setSettings(ctx context.Context, s *postgres.Session) error {
+	for _, name := range slices.Sorted(maps.Keys(p.options.Settings)) {
+		values := settingValues(name, p.options.Settings[name])
+		if err := in(name, setSetting(ctx, s, p.target.Version.Identifier, name, values)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func setSetting(ctx context.Context, s *postgres.Session, user, name string, values []string) error {
+	literals := make([]string, len(values))
+	for i, value := range values {
+		var err error
+		if literals[i], err = s.Literal(value); err != nil {
+			return err
+		}
+	}
+	parts := strings.Split(name, ".")
+	for i := range parts {
+		parts[i] = postgres.Ident(parts[i])
+	}
+	return s.Exec(ctx, fmt.Sprintf("ALTER ROLE %s SET %s TO %s", postgres.Ident(user), strings.Join(parts, "."), strings.Join(literals, ", ")))
+}
+
+// listSettings are those that PostgreSQL stores as a list of quoted names
+// (GUC_LIST_QUOTE; pg_dump keeps the same list): a single literal would become one
+// name with commas in it.
+var listSettings = []string{"local_preload_libraries", "search_path", "session_preload_libraries", "shared_preload_libraries", "temp_tablespaces"}
+
+func settingValues(name, value string) []string {
+	if !slices.Contains(listSettings, strings.ToLower(name)) {
+		return []string{value}
+	}
+	var values []string
+	for part := range strings.SplitSeq(value, ",") {
+		part = strings.TrimSpace(part)
+		if len(part) >= 2 && part[0] == '"' && part[len(part)-1] == '"' {
+			part = strings.ReplaceAll(part[1:len(part)-1], `""`, `"`)
+		}
+		values = append(values, part)
+	}
+	return values
+}
+
+func (p *prepareRun) comment(ctx context.Context, s *postgres.Session) error {
+	name := p.target.Version.Identifier
+	text, err := s.Literal(p.target.MarkKey.Sign(p.target.Mark, name))
+	if err != nil {
+		return err
+	}
+	return s.Exec(ctx, "COMMENT ON ROLE "+postgres.Ident(name)+" IS "+text)
+}

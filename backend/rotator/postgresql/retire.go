@@ -1,0 +1,177 @@
+package postgresql
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/postgres"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+)
+
+// Retire implements rotator.Rotator. Disable takes login and password away, so
+// that the server itself answers 28P01 from then on, and ends the sessions.
+// Destroy hands what the user owns to its group and drops the user.
+func (*Rotator) Retire(ctx context.Context, t *rotator.Target, stage rotator.Stage) (rotator.Progress, error) {
+	r, err := newRetirement(t)
+	if err != nil {
+		return rotator.Progress{}, err
+	}
+	progress, gone, err := r.disable(ctx)
+	if err != nil || gone || progress.NotYet != "" || stage == rotator.Disable {
+		return progress, err
+	}
+	err = r.destroy(ctx, &progress)
+	return progress, err
+}
+
+// Discard implements rotator.Rotator. A user of that name that is not ours means
+// that Prepare refused it: there is nothing of ours.
+func (*Rotator) Discard(ctx context.Context, t *rotator.Target) (rotator.Progress, error) {
+	r, err := newRetirement(t)
+	if err != nil {
+		return rotator.Progress{}, err
+	}
+	progress, gone, err := r.disable(ctx)
+	if r.foreign != nil {
+		return rotator.Progress{Left: r.foreign.Error()}, nil
+	}
+	if err != nil || gone || progress.NotYet != "" {
+		return progress, err
+	}
+	err = r.destroy(ctx, &progress)
+	return progress, err
+}
+
+// retirement ends one user.
+type retirement struct {
+	target     *rotator.Target
+	connection *Connection
+	group      string
+	// foreign is set when a user of the name is not ours.
+	foreign error
+}
+
+func newRetirement(t *rotator.Target) (*retirement, error) {
+	connection, err := open(t)
+	if err != nil {
+		return nil, err
+	}
+	o, err := objectOf(&t.Version)
+	if err != nil {
+		return nil, err
+	}
+	return &retirement{target: t, connection: connection, group: o.Group}, nil
+}
+
+func (r *retirement) name() string { return r.target.Version.Identifier }
+
+// own finds the user and refuses one that is not ours.
+func (r *retirement) own(ctx context.Context, s *postgres.Session) (user, error) {
+	u, err := findUser(ctx, s, r.target)
+	if err == nil && u.exists && u.foreign != "" {
+		r.foreign = u.refuse(r.name())
+		return u, r.foreign
+	}
+	return u, err
+}
+
+// Bounds of ending sessions.
+const (
+	sessionsDeadline = 10 * time.Second
+	sessionsPoll     = 50 * time.Millisecond
+	askAgainSessions = 5 * time.Second
+)
+
+func (r *retirement) disable(ctx context.Context) (p rotator.Progress, gone bool, err error) {
+	err = r.connection.DB.WithLock(ctx, func(ctx context.Context, s *postgres.Session) error {
+		u, err := r.own(ctx, s)
+		gone = err == nil && !u.exists
+		if err != nil || gone {
+			return err
+		}
+		return in("disable the user", s.Exec(ctx, "ALTER ROLE "+postgres.Ident(r.name())+" NOLOGIN PASSWORD NULL"))
+	})
+	if err != nil || gone {
+		return p, gone, err
+	}
+	ended, left, err := r.endSessions(ctx)
+	p.SessionsEnded = ended
+	if err == nil && left > 0 {
+		p.NotYet = fmt.Sprintf("the user is disabled, but %d of its sessions have not ended yet", left)
+		p.AskAgain = askAgainSessions
+	}
+	return p, false, err
+}
+
+// endSessions ends the user's sessions and waits, within bounds, until they are
+// gone: revoking rights does not end them, and they keep what they had.
+func (r *retirement) endSessions(ctx context.Context) (ended int, left int, err error) {
+	deadline := time.NewTimer(sessionsDeadline)
+	defer deadline.Stop()
+	seen := map[int32]bool{}
+	for {
+		left, err = r.countSessions(ctx)
+		if err != nil || left == 0 {
+			return len(seen), 0, err
+		}
+		if err := r.terminate(ctx, seen); err != nil {
+			return 0, left, in("end the user's sessions", err)
+		}
+		for tries := 0; tries < 20 && left > 0; tries++ {
+			select {
+			case <-deadline.C:
+				return max(0, len(seen)-left), left, nil
+			case <-ctx.Done():
+				return max(0, len(seen)-left), left, nil
+			case <-time.After(sessionsPoll):
+			}
+			if left, err = r.countSessions(ctx); err != nil {
+				return 0, left, err
+			}
+		}
+	}
+}
+
+func (r *retirement) countSessions(ctx context.Context) (n int, err error) {
+	err = r.connection.DB.Read(ctx, func(ctx context.Context, s *postgres.Session) error {
+		_, err := s.Row(ctx, "SELECT count(*) FROM pg_stat_activity WHERE usename = $1", []any{r.name()}, &n)
+		return err
+	})
+	return n, in("count the user's sessions", err)
+}
+
+// terminate needs the rights of the user, or pg_signal_backend. An administrator
+// who is no superuser takes the rights inside a transaction that is rolled back;
+// the signals sent stay sent.
+func (r *retirement) terminate(ctx context.Context, seen map[int32]bool) error {
+	return r.connection.DB.Trial(ctx, func(ctx context.Context, s *postgres.Session) error {
+		if u, err := r.own(ctx, s); err != nil || !u.exists {
+			return err
+		}
+		if _, err := adopt(ctx, s, r.name()); err != nil {
+			return err
+		}
+		return s.Each(ctx, "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", []any{r.name()},
+			func(scan func(...any) error) error {
+				var pid int32
+				var sent bool
+				if err := scan(&pid, &sent); err != nil {
+					return err
+				}
+				seen[pid] = true
+				return nil
+			})
+	})
+}
+
+// left tells whether an error means that a person has to act: more of the same
+// would not help.
+func left(err error) bool {
+	switch postgres.Code(err) {
+	case postgres.CodeNoPrivilege, postgres.CodeDependentsExist, postgres.CodeFeatureNotSupported:
+		return fault.Is(err, fault.Target)
+	}
+	return false
+}

@@ -1,0 +1,103 @@
+// Package postgresql rotates PostgreSQL credentials by swapping users: every
+// version is a login role of its own, a member of a standing group role that owns
+// the objects and holds the grants.
+package postgresql
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/postgres"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+)
+
+// Type is the type= value of roles and connections.
+const Type = "postgresql"
+
+// Defaults of a role.
+const (
+	DefaultPeriod = 30 * 24 * time.Hour
+	DefaultGrace  = time.Hour
+)
+
+// passwordKey is the name of the one secret in a version's material.
+const passwordKey = "password"
+
+// Rotator implements the rotator contract for PostgreSQL users. It holds no
+// state.
+type Rotator struct{}
+
+// New returns the rotator.
+func New() *Rotator { return &Rotator{} }
+
+var (
+	_ rotator.Rotator     = (*Rotator)(nil)
+	_ rotator.Prober      = (*Rotator)(nil)
+	_ rotator.InUser      = (*Rotator)(nil)
+	_ rotator.Preflighter = (*Rotator)(nil)
+	_ rotator.Surveyor    = (*Rotator)(nil)
+	_ rotator.Restorer    = (*Rotator)(nil)
+	_ rotator.Warner      = (*Rotator)(nil)
+)
+
+// Kind implements rotator.Rotator.
+func (*Rotator) Kind() rotator.Kind {
+	return rotator.Kind{
+		Name:            Type,
+		ConnectionTypes: []string{Type},
+		Options:         roleOptionSet,
+		Period:          DefaultPeriod,
+		Grace:           DefaultGrace,
+	}
+}
+
+// object is what a version's Object holds.
+type object struct {
+	// Group is the role the user was made a member of, whatever the role's
+	// member_of says by now: it is what inherits from the user.
+	Group string `json:"group"`
+}
+
+func objectOf(v *rotation.Version) (object, error) {
+	var o object
+	if err := json.Unmarshal(v.Object, &o); err != nil || o.Group == "" || v.Identifier == "" {
+		return o, fault.New(fault.Internal, "version %d does not say which user it is", v.Number)
+	}
+	return o, nil
+}
+
+func (o object) encode() (json.RawMessage, error) {
+	raw, err := json.Marshal(o)
+	if err != nil {
+		return nil, fmt.Errorf("encode the version's object: %w", err)
+	}
+	return raw, nil
+}
+
+// open returns the connection that the engine opened for the target.
+func open(t *rotator.Target) (*Connection, error) {
+	c, ok := t.Conn.(*Connection)
+	if !ok || c == nil {
+		return nil, fault.New(fault.Internal, "role %s has no PostgreSQL connection", t.Role.Name)
+	}
+	return c, nil
+}
+
+// in says in which step an error happened, and keeps its kind.
+func in(step string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var f *fault.Error
+	if !errors.As(err, &f) {
+		return fmt.Errorf("%s: %w", step, err)
+	}
+	return &fault.Error{Kind: f.Kind, Field: f.Field, Message: step + ": " + f.Message, Err: err}
+}
+
+// quoted is an identifier in a sentence.
+func quoted(name string) string { return postgres.Ident(name) }

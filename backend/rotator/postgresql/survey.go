@@ -1,0 +1,42 @@
+package postgresql
+
+import (
+	"context"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/mark"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/postgres"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+)
+
+// maxSightings bounds a survey; a role has a handful of users.
+const maxSightings = 1000
+
+const surveyQuery = `
+SELECT r.rolname::text, d.description
+FROM pg_shdescription d JOIN pg_roles r ON r.oid = d.objoid AND d.classoid = 'pg_authid'::regclass
+WHERE starts_with(d.description, $1) AND strpos(d.description, $2) > 0
+ORDER BY r.rolname LIMIT $3`
+
+// Survey implements rotator.Surveyor.
+func (*Rotator) Survey(ctx context.Context, t *rotator.Target) ([]rotator.Sighting, error) {
+	connection, err := open(t)
+	if err != nil {
+		return nil, err
+	}
+	var sightings []rotator.Sighting
+	err = connection.DB.Read(ctx, func(ctx context.Context, s *postgres.Session) error {
+		args := []any{mark.Prefix + " ", " role=" + t.Role.Name + " ", maxSightings}
+		return s.Each(ctx, surveyQuery, args, func(scan func(...any) error) error {
+			var name, comment string
+			if err := scan(&name, &comment); err != nil {
+				return err
+			}
+			m, mac, err := mark.Parse(comment)
+			if err == nil && m.Role == t.Role.Name {
+				sightings = append(sightings, rotator.Sighting{Mark: m, Identifier: name, Authentic: t.MarkKey.Verify(m, mac, name)})
+			}
+			return nil // what is no mark is nobody's business
+		})
+	})
+	return sightings, in("look for marked users", err)
+}

@@ -1,0 +1,75 @@
+package postgresql
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/postgres"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+)
+
+// Verify implements rotator.Rotator: it logs in as the user, over the path that
+// readers use, and does what the role's verification_statements say.
+func (*Rotator) Verify(ctx context.Context, t *rotator.Target) error {
+	connection, err := open(t)
+	if err != nil {
+		return err
+	}
+	options, err := decodeRole(t.Role)
+	if err != nil {
+		return err
+	}
+	o, err := objectOf(&t.Version)
+	if err != nil {
+		return err
+	}
+	password, err := passwordOf(t.Material)
+	if err != nil {
+		return err
+	}
+	s, err := connection.DB.Login(ctx, t.Version.Identifier, password)
+	if err != nil {
+		return in("log in as "+quoted(t.Version.Identifier), err)
+	}
+	defer s.Close()
+	if err := checkIdentity(ctx, s, t.Version.Identifier, o.Group); err != nil {
+		return err
+	}
+	return connection.runStatements(ctx, s, options.VerificationStatements)
+}
+
+// checkIdentity finds out who the session is. A server that does not let a user
+// act as its group only warns at login.
+func checkIdentity(ctx context.Context, s *postgres.Session, user, group string) error {
+	var current, session string
+	if _, err := s.Row(ctx, "SELECT current_user::text, session_user::text", nil, &current, &session); err != nil {
+		return in("ask who the user is", err)
+	}
+	if session != user {
+		return fault.New(fault.Target, "logged in as %s, but the session belongs to %s", quoted(user), quoted(session))
+	}
+	if current != group {
+		return fault.New(fault.Target, "the user %s acts as %s and not as its group %s", quoted(user), quoted(current), quoted(group))
+	}
+	return nil
+}
+
+// runStatements runs them in one transaction that is rolled back: a proof leaves
+// nothing.
+func (c *Connection) runStatements(ctx context.Context, s *postgres.Session, statements []string) error {
+	if len(statements) == 0 {
+		return nil
+	}
+	if !c.options.AllowCustomStatements {
+		return fault.Field("verification_statements", "need allow_custom_statements=true on the connection")
+	}
+	return s.RolledBack(ctx, c.options.StatementTimeout.Std(), func(s *postgres.Session) error {
+		for i, statement := range statements {
+			if err := s.Exec(ctx, statement); err != nil {
+				return in(fmt.Sprintf("verification statement %d", i+1), err)
+			}
+		}
+		return nil
+	})
+}

@@ -66,7 +66,7 @@ func (s *State) Delete(now time.Time) error {
 		}
 	}
 	s.Current, s.Deleted = 0, true
-	s.NextRotation, s.Retry, s.Divergence, s.Postponed = time.Time{}, nil, nil, nil
+	s.NextRotation, s.Intent, s.Divergence, s.Postponed = time.Time{}, nil, nil, nil
 	s.startGrace(now)
 	return nil
 }
@@ -89,6 +89,9 @@ func (s *State) Trim(keep int) (forgotten []int) {
 	for _, v := range s.Versions {
 		if extra > 0 && v.Settled() && !s.referenced(v.Number) {
 			forgotten = append(forgotten, v.Number)
+			if v.Left != "" { // its object will be seen again
+				s.Acknowledged = append(s.Acknowledged, v.RotationID)
+			}
 			extra--
 			continue
 		}

@@ -23,8 +23,8 @@ type State struct {
 	// NextRotation is when the next one is due; zero when none is planned.
 	NextRotation time.Time `json:"next_rotation,omitzero"`
 
-	Failures int    `json:"failures,omitempty"`
-	Retry    *Retry `json:"retry,omitempty"`
+	Failures int     `json:"failures,omitempty"`
+	Intent   *Intent `json:"intent,omitempty"`
 	// Blocked, ActionRequired and Divergence say why the role needs a person.
 	Blocked        string      `json:"blocked,omitempty"`
 	ActionRequired string      `json:"action_required,omitempty"`
@@ -35,8 +35,11 @@ type State struct {
 	Ahead *Attention `json:"ahead,omitempty"`
 	// Acknowledged are foreign rotation ids that an operator has reconciled.
 	Acknowledged []string `json:"acknowledged,omitempty"`
-	// CheckedTime is when the current version was last verified at the target.
-	CheckedTime time.Time `json:"checked_time,omitzero"`
+	// Base is the highest number of an earlier role of this name.
+	Base int `json:"base,omitempty"`
+	// Policy is the fingerprint of the operator's policy that NextRotation and the
+	// current version's grace were derived from.
+	Policy string `json:"policy,omitempty"`
 
 	Incidents []IncidentLink `json:"incidents,omitempty"`
 	// Events are not handed to the outbox yet.
@@ -45,17 +48,38 @@ type State struct {
 	Deleted bool `json:"deleted,omitempty"`
 }
 
-// Retry is the next attempt of a rotation that failed.
-type Retry struct {
-	Of         string    `json:"of"`
+// Intent is a rotation that is wanted: asked for by a person, or the next attempt
+// of one that failed. It is stored before anything else happens.
+type Intent struct {
+	// ID becomes the rotation's id.
+	ID         string    `json:"id"`
+	Trigger    Trigger   `json:"trigger"`
 	At         time.Time `json:"at"`
 	Attempt    int       `json:"attempt"`
-	Trigger    Trigger   `json:"trigger"`
+	RetryOf    string    `json:"retry_of,omitempty"`
 	Reason     string    `json:"reason,omitempty"`
 	Actor      Actor     `json:"actor,omitzero"`
 	IncidentID string    `json:"incident_id,omitempty"`
 	KillFirst  bool      `json:"kill_first,omitempty"`
 	Force      bool      `json:"force,omitempty"`
+	// Version is the candidate when it exists already (a rollback); else 0.
+	Version int `json:"version,omitempty"`
+}
+
+// Rotation begins the record of the rotation that fulfils the intent.
+func (i *Intent) Rotation(version int, now time.Time) Rotation {
+	return Rotation{
+		ID: i.ID, Trigger: i.Trigger, Phase: Planned, Version: version, Attempt: i.Attempt, RetryOf: i.RetryOf,
+		Reason: i.Reason, Actor: i.Actor, StartedTime: now, IncidentID: i.IncidentID, KillFirst: i.KillFirst, Force: i.Force,
+	}
+}
+
+// Retry is the intent of the attempt after this rotation.
+func (r *Rotation) Retry(id string, at time.Time) *Intent {
+	return &Intent{
+		ID: id, Trigger: r.Trigger, At: at, Attempt: r.Attempt + 1, RetryOf: r.ID, Reason: r.Reason,
+		Actor: r.Actor, IncidentID: r.IncidentID, KillFirst: r.KillFirst, Force: r.Force,
+	}
 }
 
 // Divergence says that the world outside is ahead of our storage.
@@ -133,7 +157,7 @@ func (s *State) Begin(r Rotation, candidate *Version) error {
 	}
 	r.Phase, r.PreviousVersion = Planned, s.Current
 	s.InFlight = &r
-	s.Retry, s.Postponed, s.ActionRequired = nil, nil, ""
+	s.Intent, s.Postponed, s.ActionRequired = nil, nil, ""
 	return nil
 }
 
@@ -173,8 +197,8 @@ func (s *State) moveTo(number int, now time.Time, grace Duration) error {
 	}
 	v.ActivatedTime, v.Grace = now, grace
 	v.RetireAt, v.RetireBegun, v.RetiredTime, v.DestroyAt, v.DeactivatedTime = time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
-	v.Undo, v.Ahead, v.Proof, v.Left, v.Attention = false, false, nil, "", nil
-	s.Current, s.ActivatedTime, s.CheckedTime = number, now, now
+	v.KilledTime, v.Undo, v.Ahead, v.Proof, v.Left, v.Attention = time.Time{}, false, false, nil, "", nil
+	s.Current, s.ActivatedTime = number, now
 	return nil
 }
 
@@ -209,25 +233,44 @@ func (s *State) startGrace(now time.Time) {
 	}
 }
 
-// Fail ends the rotation in flight before the switch. With a retry it is
-// failed; without one it is blocked for the given reason (unless the reason is
-// empty: then nothing follows). The candidate is undone.
-func (s *State) Fail(now time.Time, why Failure, retry *Retry, blocked string) error {
+// AfterFailure is what follows a rotation that failed: at most one of a next
+// attempt and a reason why there is none.
+type AfterFailure struct {
+	Retry   *Intent
+	Blocked string
+	// Keep leaves the candidate to the next attempt: it cannot be undone.
+	Keep bool
+}
+
+// Fail ends the rotation in flight before the switch; the candidate is undone.
+func (s *State) Fail(now time.Time, why Failure, then AfterFailure) error {
 	r := s.InFlight
 	outcome := Failed
-	if retry == nil && blocked != "" {
+	if then.Retry == nil && then.Blocked != "" && s.Blocked == "" {
 		outcome = Blocked
 	}
 	if err := r.advance(r.Phase, outcome); err != nil {
 		return err
 	}
 	r.Error = &why
-	s.abandonCandidate()
+	if !then.Keep {
+		s.abandonCandidate()
+	}
 	s.Failures++
-	s.Retry, s.Blocked = retry, blocked
+	s.Intent, s.Blocked = then.Retry, then.Blocked
 	s.end(now)
 	s.event("rotation.failed", now, map[string]string{"phase": string(r.Phase), "error": why.Message})
 	return nil
+}
+
+// Refuse records a rotation that failed before it had a candidate.
+func (s *State) Refuse(r Rotation, now time.Time, why Failure, then AfterFailure) error {
+	if s.InFlight != nil {
+		return fmt.Errorf("refuse rotation %s: rotation %s is in flight", r.ID, s.InFlight.ID)
+	}
+	r.PreviousVersion = s.Current
+	s.InFlight = &r
+	return s.Fail(now, why, then)
 }
 
 // Supersede ends the rotation in flight because another one takes over.
@@ -247,6 +290,9 @@ func (s *State) Supersede(now time.Time) error {
 // that existed and was live, or stood by, simply stays what it was.
 func (s *State) abandonCandidate() {
 	v := s.Candidate()
+	if v == nil {
+		return
+	}
 	switch v.State {
 	case Pending:
 		v.Undo = true

@@ -77,6 +77,9 @@ type Version struct {
 	// RetireBegun is journalled before the first effect of a retirement; from
 	// then on the version can only be brought back by Prepare.
 	RetireBegun time.Time `json:"retire_begun,omitzero"`
+	// KilledTime is when an emergency with kill_first ended it at the target while
+	// it still was current.
+	KilledTime time.Time `json:"killed_time,omitzero"`
 	// DestroyAt is the earliest time of the second stage of a retirement.
 	DestroyAt time.Time `json:"destroy_at,omitzero"`
 	// IncidentID is the emergency that declared it compromised.
@@ -94,6 +97,8 @@ type Proof struct {
 	Time   time.Time `json:"time"`
 	Dead   bool      `json:"dead"`
 	Result string    `json:"result"`
+	// Unprovable is set where the kind has no way to prove it.
+	Unprovable bool `json:"unprovable,omitempty"`
 }
 
 // Attention records why an effect on a version is still to be done.
@@ -111,7 +116,7 @@ func (v *Version) ProvenDead() bool { return v.Proof != nil && v.Proof.Dead }
 
 // Settled tells whether nothing remains to be done outside for the version.
 func (v *Version) Settled() bool {
-	return !v.Undo && (v.State == Discarded || v.State == Retired && (v.ProvenDead() || v.Left != ""))
+	return !v.Undo && (v.State == Discarded || v.State == Retired && v.Proof != nil && (v.Proof.Dead || v.Proof.Unprovable))
 }
 
 // moveTo changes the state if the table allows it.

@@ -39,7 +39,7 @@ func (e *NewerSchemaError) Error() string {
 func (s *Store) read(ctx context.Context, key string, form schema, out any) (found bool, err error) {
 	raw, err := s.storage.Get(ctx, key)
 	if err != nil {
-		return false, fmt.Errorf("read %s: %w", key, err)
+		return false, &IOError{"read", key, err}
 	}
 	if raw == nil {
 		return false, nil
@@ -75,7 +75,7 @@ func (s *Store) write(ctx context.Context, key string, form schema, doc any) err
 		return fmt.Errorf("encode %s (%s): %w", key, form.what, err)
 	}
 	if err := s.storage.Put(ctx, key, raw); err != nil {
-		return fmt.Errorf("write %s: %w", key, err)
+		return &IOError{"write", key, err}
 	}
 	return nil
 }

@@ -62,25 +62,33 @@ type Connection struct {
 
 // Role is the operator's intent.
 type Role struct {
-	Name             string            `json:"name"`
-	Type             string            `json:"type"`
-	Connection       string            `json:"connection,omitempty"`
-	Period           rotation.Duration `json:"rotation_period,omitempty"`
-	Schedule         string            `json:"rotation_schedule,omitempty"`
-	Window           rotation.Duration `json:"rotation_window,omitempty"`
-	Jitter           rotation.Duration `json:"jitter,omitempty"`
-	Disabled         bool              `json:"disable_automated_rotation,omitempty"`
-	Grace            rotation.Duration `json:"grace_period"`
-	MaxVersions      int               `json:"max_versions"`
-	MaxAttempts      int               `json:"max_attempts"`
-	OverdueAfter     rotation.Duration `json:"overdue_after,omitempty"` // 0: the mount's
-	OnRolloutFailure string            `json:"on_rollout_failure"`
-	CustomMetadata   map[string]string `json:"custom_metadata,omitempty"`
-	Values           option.Values     `json:"values"`
-	CreatedTime      time.Time         `json:"created_time"`
+	Name       string `json:"name"`
+	Type       string `json:"type"`
+	Connection string `json:"connection,omitempty"`
+	Policy     Policy `json:"policy"`
+	// Values are the options of the role's own kind.
+	Values      option.Values `json:"values"`
+	CreatedTime time.Time     `json:"created_time"`
 	// Interval is the period, or the shortest gap of the schedule; kept here since
 	// reading credentials answers it.
 	Interval rotation.Duration `json:"interval"`
+}
+
+// Policy is what roles of every kind have. The names are those of the role's
+// fields.
+type Policy struct {
+	Period           rotation.Duration `json:"rotation_period"`
+	Schedule         string            `json:"rotation_schedule"`
+	Window           rotation.Duration `json:"rotation_window"`
+	NextRotation     string            `json:"next_rotation"` // RFC 3339: the first one
+	Jitter           rotation.Duration `json:"jitter"`
+	Disabled         bool              `json:"disable_automated_rotation"`
+	Grace            rotation.Duration `json:"grace_period"`
+	MaxVersions      int               `json:"max_versions"`
+	MaxAttempts      int               `json:"max_attempts"`
+	OverdueAfter     rotation.Duration `json:"overdue_after"` // 0: the mount's
+	OnRolloutFailure string            `json:"on_rollout_failure"`
+	CustomMetadata   map[string]string `json:"custom_metadata"`
 }
 
 // Tombstone is what stays of a deleted role. Pending is nil once nothing is left
@@ -99,13 +107,13 @@ type Pending struct {
 // Config returns the stored configuration, or the default one.
 func (s *Store) Config(ctx context.Context) (Config, error) {
 	c := DefaultConfig()
-	_, err := s.read(ctx, configKey, configSchema, &c)
+	_, err := s.read(ctx, ConfigKey, configSchema, &c)
 	return c, err
 }
 
 // PutConfig stores the configuration.
 func (s *Store) PutConfig(ctx context.Context, c Config) error {
-	return s.write(ctx, configKey, configSchema, c)
+	return s.write(ctx, ConfigKey, configSchema, c)
 }
 
 // Instance returns this mount's identity, nil when none was made yet.

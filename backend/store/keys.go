@@ -7,7 +7,8 @@ import (
 )
 
 const (
-	configKey        = "config"
+	// ConfigKey holds the mount-wide settings.
+	ConfigKey        = "config"
 	instanceKey      = "instance"
 	connectionPrefix = "connection/"
 	rolePrefix       = "role/"

@@ -52,6 +52,18 @@ func (l logicalStorage) List(ctx context.Context, prefix string) ([]string, erro
 	return l.s.List(ctx, prefix)
 }
 
+// IOError is a failure of Vault's storage: it says nothing of a target outside.
+type IOError struct {
+	Op, Key string
+	Err     error
+}
+
+// Error implements error.
+func (e *IOError) Error() string { return fmt.Sprintf("%s %s: %s", e.Op, e.Key, e.Err) }
+
+// Unwrap gives the cause.
+func (e *IOError) Unwrap() error { return e.Err }
+
 // Store reads and writes the documents.
 type Store struct{ storage Storage }
 
@@ -61,14 +73,14 @@ func New(s Storage) *Store { return &Store{storage: s} }
 func (s *Store) list(ctx context.Context, prefix string) ([]string, error) {
 	keys, err := s.storage.List(ctx, prefix)
 	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", prefix, err)
+		return nil, &IOError{"list", prefix, err}
 	}
 	return keys, nil
 }
 
 func (s *Store) delete(ctx context.Context, key string) error {
 	if err := s.storage.Delete(ctx, key); err != nil {
-		return fmt.Errorf("delete %s: %w", key, err)
+		return &IOError{"delete", key, err}
 	}
 	return nil
 }

@@ -61,6 +61,9 @@ func (r *retirement) destroy(ctx context.Context, p *rotator.Progress) error {
 		if err := r.handOver(ctx, s); err != nil {
 			return err
 		}
+		if err := r.nothingDepends(ctx, s, u); err != nil {
+			return err
+		}
 		return in("drop the user", s.Exec(ctx, "DROP ROLE "+postgres.Ident(r.name())))
 	})
 	return settle(err, p)
@@ -147,6 +150,22 @@ func (r *retirement) handOverIn(ctx context.Context, d database) error {
 			quoted(d.name), quoted(r.connection.DB.Username()), err)}
 	}
 	return err
+}
+
+// nothingDepends finds what only others can revoke: DROP OWNED removes no
+// privilege that the administrator has no say in.
+func (r *retirement) nothingDepends(ctx context.Context, s *postgres.Session, u user) error {
+	const query = `SELECT coalesce(string_agg(DISTINCT coalesce(d.datname, '(shared objects)'), ', '), '')
+		FROM pg_shdepend s LEFT JOIN pg_database d ON d.oid = s.dbid WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = $1`
+	var where string
+	if _, err := s.Row(ctx, query, []any{u.oid}, &where); err != nil {
+		return in("look for what depends on the user", err)
+	}
+	if where != "" {
+		return &leftError{fmt.Sprintf("the user stays, disabled: something was granted to it, and not to its group, that only a superuser can take back, in: %s; run DROP OWNED BY %s there as one",
+			where, quoted(r.name()))}
+	}
+	return nil
 }
 
 // ownedHere counts what is owned in the current database or by all of them. Two

@@ -1,0 +1,263 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/schedule"
+)
+
+// maxActs bounds one run of a role, so that a fault of ours cannot spin for ever.
+const maxActs = 200
+
+// work is one run of a role: it does what is due, one act after another, until
+// nothing is, and notes when to look again. One role's failure is its own.
+func (e *Engine) work(ctx context.Context, name string) {
+	for range maxActs {
+		next, err := e.workOnce(ctx, name)
+		switch {
+		case err == nil && next == nil:
+			continue
+		case err == nil:
+			e.memory.healthy(name)
+			e.index.set(name, *next)
+			e.nudge()
+			return
+		case errors.Is(err, errStale):
+			continue
+		case ctx.Err() != nil:
+			return // interrupted: runs again at once, or goes on in the next process
+		case fault.Is(err, fault.NotFound):
+			e.forget(name)
+			return
+		default:
+			wait := e.memory.fault(name)
+			e.logger.Error("could not go on with a role", "role", name, "error", err, "retry_in", wait)
+			e.index.set(name, e.clock.Now().Add(wait))
+			e.nudge()
+			return
+		}
+	}
+	e.logger.Error("a role did not come to rest", "role", name)
+	e.index.set(name, e.clock.Now().Add(time.Minute))
+}
+
+// workOnce does the one thing that is due, or says when to look again.
+func (e *Engine) workOnce(ctx context.Context, name string) (next *time.Time, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s, err := e.load(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if e.config.Load().Paused || !e.system.Writable() {
+		return &time.Time{}, nil
+	}
+	v, err := e.view(s)
+	if err != nil {
+		return nil, err
+	}
+	d := decide(v)
+	if d.act == actNothing {
+		return &d.at, nil
+	}
+	e.logger.Debug("acting", "role", name, "act", string(d.act), "version", d.version)
+	return nil, e.perform(ctx, s, d)
+}
+
+// view gathers what decide looks at.
+func (e *Engine) view(s *subject) (view, error) {
+	policy, err := e.policyOf(s.role)
+	if err != nil {
+		return view{}, err
+	}
+	kind, err := e.kindOf(s.role.Type)
+	if err != nil {
+		return view{}, err
+	}
+	v := view{
+		role: s.role, state: s.state, now: e.clock.Now(), policy: policy, print: fingerprint(s.role.Policy),
+		served: e.beat(), checked: e.memory.checked(s.name), checkDelay: e.checkDelay(), buried: s.buried,
+	}
+	if a, ok := kind.(rotator.Announcer); ok {
+		v.announce = a.AnnounceAhead(roleView(s.role, nil)) > 0
+	}
+	for _, ev := range s.state.Events {
+		if !e.memory.delivered(s.name, ev.ID) {
+			v.undelivered++
+		}
+	}
+	return v, nil
+}
+
+func (e *Engine) perform(ctx context.Context, s *subject, d decision) error {
+	switch d.act {
+	case actBury:
+		return e.bury(ctx, s)
+	case actPolicy:
+		return e.adoptPolicy(ctx, s)
+	case actKill:
+		return e.killCurrent(ctx, s, d.version)
+	case actDisable:
+		return e.disable(ctx, s, d.version)
+	case actDestroy:
+		return e.destroy(ctx, s, d.version)
+	case actProve:
+		return e.prove(ctx, s, d.version)
+	case actIncident:
+		return e.recordIncidents(ctx, s)
+	case actAdvance:
+		return e.advance(ctx, s)
+	case actUndo:
+		return e.undo(ctx, s, d.version)
+	case actBegin:
+		return e.begin(ctx, s, *s.state.Intent)
+	case actSchedule:
+		return e.beginScheduled(ctx, s)
+	case actAhead:
+		return e.makeAhead(ctx, s)
+	case actCheck:
+		return e.check(ctx, s)
+	case actTrim:
+		return e.trim(ctx, s)
+	case actEvents:
+		return e.handOver(ctx, s)
+	default:
+		return fmt.Errorf("no such act: %s", d.act)
+	}
+}
+
+// advance takes the rotation in flight one step further, whatever triggered it.
+// The next effect outside happens only after the Put of the step before.
+func (e *Engine) advance(ctx context.Context, s *subject) error {
+	switch s.state.InFlight.Phase {
+	case rotation.Planned:
+		return e.effectThen(ctx, s, rotation.Prepared, rotator.Rotator.Prepare)
+	case rotation.Prepared:
+		return e.effectThen(ctx, s, rotation.Verified, rotator.Rotator.Verify)
+	case rotation.Verified:
+		return e.activate(ctx, s)
+	case rotation.Active:
+		return e.advanceSteps(ctx, s)
+	default:
+		return fmt.Errorf("rotation %s in flight in phase %q", s.state.InFlight.ID, s.state.InFlight.Phase)
+	}
+}
+
+type effectOnTarget func(rotator.Rotator, context.Context, *rotator.Target) error
+
+// effectThen does one effect on the candidate and records the phase it reaches, or
+// the failure.
+func (e *Engine) effectThen(ctx context.Context, s *subject, phase rotation.Phase, effect effectOnTarget) error {
+	r := s.state.InFlight
+	kind, err := e.kindOf(s.role.Type)
+	if err != nil {
+		return err
+	}
+	t, err := e.target(ctx, s, *s.state.Candidate())
+	if err == nil && phase == rotation.Prepared && readyAlready(t.Version.State) {
+		err = nil
+	} else if err == nil {
+		err = e.effect(ctx, func(ctx context.Context) error { return effect(kind, ctx, t) })
+	}
+	if errors.Is(err, errInterrupted) || isStorage(err) {
+		return err
+	}
+	if err != nil {
+		return e.failRotation(ctx, s, err, t)
+	}
+	_, err = e.update(ctx, s.name, func(s *subject) error {
+		if err := s.inFlight(r); err != nil {
+			return err
+		}
+		return s.state.Reach(phase)
+	})
+	return err
+}
+
+// readyAlready tells whether a candidate needs no Prepare: it lives, or stands by.
+func readyAlready(s rotation.VersionState) bool {
+	return s == rotation.Retiring || s == rotation.Standby || s == rotation.Current
+}
+
+// activate is the switch of readers: one Put moves the pointer and the phase.
+func (e *Engine) activate(ctx context.Context, s *subject) error {
+	r := s.state.InFlight
+	_, err := e.update(ctx, s.name, func(s *subject) error {
+		if err := s.inFlight(r); err != nil {
+			return err
+		}
+		now := e.clock.Now()
+		if err := s.state.Activate(now, s.role.Policy.Grace); err != nil {
+			return err
+		}
+		if r.Trigger == rotation.Emergency {
+			s.state.KillNow(now)
+		}
+		s.dirtyIncidents()
+		return nil
+	})
+	if err == nil {
+		e.memory.setChecked(s.name, e.clock.Now()) // it was verified a moment ago
+	}
+	return err
+}
+
+// failRotation records a failure before the switch, and what follows it.
+func (e *Engine) failRotation(ctx context.Context, s *subject, cause error, t *rotator.Target) error {
+	r := s.state.InFlight
+	var why rotation.Failure
+	if t != nil {
+		why = failureOf(cause, t.Material)
+	} else {
+		why = failureOf(cause, nil)
+	}
+	id, err := newID()
+	if err != nil {
+		return err
+	}
+	_, err = e.update(ctx, s.name, func(s *subject) error {
+		if err := s.inFlight(r); err != nil {
+			return err
+		}
+		now := e.clock.Now()
+		then := e.afterFailure(s, s.state.InFlight, why, id)
+		s.dirtyIncidents()
+		if err := s.state.Fail(now, why, then); err != nil {
+			return err
+		}
+		if r.Trigger == rotation.Initial || r.Trigger == rotation.Import {
+			return s.state.Delete(now)
+		}
+		return nil
+	})
+	e.logger.Warn("a rotation failed", "role", s.name, "rotation_id", r.ID, "phase", string(r.Phase), "attempt", r.Attempt, "error", why.Message)
+	return err
+}
+
+// afterFailure decides between a next attempt, waiting for a person, and nothing:
+// a role that never was makes no second attempt, nor does a rollback.
+func (e *Engine) afterFailure(s *subject, r *rotation.Rotation, why rotation.Failure, nextID string) rotation.AfterFailure {
+	switch {
+	case r.Trigger == rotation.Initial, r.Trigger == rotation.Import:
+		return rotation.AfterFailure{}
+	case r.Trigger == rotation.Rollback:
+		return rotation.AfterFailure{Blocked: s.state.Blocked}
+	case r.Attempt >= s.role.Policy.MaxAttempts:
+		return rotation.AfterFailure{Blocked: fmt.Sprintf("%d attempts failed, the last with: %s", r.Attempt, why.Message)}
+	}
+	then := rotation.AfterFailure{Retry: r.Retry(nextID, e.clock.Now().Add(schedule.Backoff(r.Attempt+1)))}
+	if kind, ok := e.rotators[s.role.Type].(rotator.Irreversible); ok && kind.PrepareIsIrreversible(roleView(s.role, nil)) {
+		then.Keep, then.Retry.Version = true, r.Version
+	}
+	return then
+}
+
+// retryAfter is the wait after so many attempts of an effect on a version.
+func retryAfter(attempts int) time.Duration { return schedule.Backoff(attempts + 1) }

@@ -1,0 +1,299 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
+)
+
+// beginScheduled begins the rotation that the schedule asks for.
+func (e *Engine) beginScheduled(ctx context.Context, s *subject) error {
+	id, err := newID()
+	if err != nil {
+		return err
+	}
+	return e.begin(ctx, s, rotation.Intent{ID: id, Trigger: rotation.Scheduled, Attempt: 1, At: e.clock.Now()})
+}
+
+// begin journals the rotation that fulfils an intent: with a version that exists,
+// or with a candidate that is minted now.
+func (e *Engine) begin(ctx context.Context, s *subject, i rotation.Intent) error {
+	if postponed, err := e.lookBefore(ctx, s, i); postponed || err != nil {
+		return err
+	}
+	if standby := s.state.StandbyVersion(); i.Version == 0 && standby != nil {
+		i.Version = standby.Number
+	}
+	if i.Version != 0 {
+		return e.beginJournal(ctx, s, i, i.Version, nil)
+	}
+	candidate, err := e.mint(ctx, s, i.ID)
+	var person *rotator.WaitsForPerson
+	switch {
+	case err == nil:
+		return e.beginJournal(ctx, s, i, candidate.Number, candidate)
+	case errors.As(err, &person):
+		return e.waitForPerson(ctx, s, i, person.What)
+	case errors.Is(err, errInterrupted), isStorage(err), errors.Is(err, errStale):
+		return err
+	default:
+		return e.refuse(ctx, s, i, err)
+	}
+}
+
+// mint plans a new version and stores its material. Nothing happened outside, and
+// until the journal names the version its material is nobody's.
+func (e *Engine) mint(ctx context.Context, s *subject, rotationID string) (*rotation.Version, error) {
+	kind, err := e.kindOf(s.role.Type)
+	if err != nil {
+		return nil, err
+	}
+	v := rotation.Version{Number: s.state.Highest + 1, State: rotation.Pending, RotationID: rotationID, CreatedTime: e.clock.Now()}
+	if d := s.state.Divergence; d != nil {
+		v.Number = max(v.Number, d.Highest+1)
+	}
+	t, err := e.target(ctx, s, v)
+	if err != nil {
+		return nil, err
+	}
+	var planned *rotator.Candidate
+	if err := e.effect(ctx, func(ctx context.Context) (err error) {
+		planned, err = kind.Plan(ctx, t)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	if err := e.store.PutMaterial(ctx, s.name, v.Number, planned.Material); err != nil {
+		return nil, err
+	}
+	v.Identifier, v.Object, v.HasMaterial = planned.Identifier, planned.Object, true
+	return &v, nil
+}
+
+func (e *Engine) beginJournal(ctx context.Context, s *subject, i rotation.Intent, number int, candidate *rotation.Version) error {
+	highest := s.state.Highest
+	_, err := e.update(ctx, s.name, func(s *subject) error {
+		if s.state.InFlight != nil || s.state.Highest != highest || s.state.Deleted || !s.wants(i) {
+			return errStale
+		}
+		s.dirtyIncidents()
+		return s.state.Begin(i.Rotation(number, e.clock.Now()), candidate)
+	})
+	return err
+}
+
+// wants tells whether the intent a run began with still stands.
+func (s *subject) wants(i rotation.Intent) bool {
+	if i.Trigger == rotation.Scheduled && i.Attempt == 1 {
+		return s.state.Intent == nil
+	}
+	return s.state.Intent != nil && s.state.Intent.ID == i.ID
+}
+
+// lookBefore asks, before a scheduled or manual rotation, whether the world
+// outside is as the journal knows it and whether the rotation can go well. A reason
+// against it postpones the schedule, and ends a request: no attempt is counted.
+func (e *Engine) lookBefore(ctx context.Context, s *subject, i rotation.Intent) (postponed bool, err error) {
+	if i.Trigger == rotation.Emergency || i.Trigger == rotation.Rollback {
+		return false, nil
+	}
+	if i.Trigger != rotation.Initial && i.Trigger != rotation.Import {
+		found, err := e.survey(ctx, s)
+		if err == nil && found != nil {
+			return true, e.diverge(ctx, s, found)
+		}
+		if errors.Is(err, errInterrupted) || isStorage(err) {
+			return false, err
+		}
+		// What could not be seen now, preflight says in words.
+	}
+	lines, err := e.preflight(ctx, s)
+	if err != nil {
+		if errors.Is(err, errInterrupted) || isStorage(err) {
+			return false, err
+		}
+		lines = []rotator.Line{{Check: "target", Result: rotator.Fail, Detail: err.Error()}}
+	}
+	var reasons []string
+	for _, line := range lines {
+		if line.Result == rotator.Fail {
+			reasons = append(reasons, line.Check+": "+line.Detail)
+		}
+	}
+	if len(reasons) == 0 {
+		return false, nil
+	}
+	return true, e.postpone(ctx, s, i, strings.Join(reasons, "; "))
+}
+
+// postpone records that a rotation did not even begin.
+func (e *Engine) postpone(ctx context.Context, s *subject, i rotation.Intent, reason string) error {
+	refused := fault.New(fault.Target, "preflight: %s", reason)
+	_, err := e.update(ctx, s.name, func(s *subject) error {
+		if s.state.InFlight != nil || s.state.Deleted || !s.wants(i) {
+			return errStale
+		}
+		now := e.clock.Now()
+		s.state.Postponed = attention(s.state.Postponed, now, reason, 0, true)
+		switch {
+		case i.Trigger == rotation.Initial, i.Trigger == rotation.Import:
+			return s.state.Delete(now)
+		case i.Attempt > 1:
+			s.state.Intent.At = s.state.Postponed.At
+		default:
+			s.state.Intent = nil
+		}
+		s.state.Emit(rotation.Event{ID: i.ID + "/rotation.postponed", Type: "rotation.postponed", Time: now, Data: map[string]string{"reason": reason}})
+		return nil
+	})
+	if err == nil {
+		e.logger.Warn("a rotation was postponed", "role", s.name, "reason", reason)
+		e.waiters.refused(i.ID, refused)
+	}
+	return err
+}
+
+// waitForPerson records that a person has to act before a version can be made.
+func (e *Engine) waitForPerson(ctx context.Context, s *subject, i rotation.Intent, what string) error {
+	_, err := e.update(ctx, s.name, func(s *subject) error {
+		if s.state.InFlight != nil || s.state.Deleted || !s.wants(i) {
+			return errStale
+		}
+		s.state.Intent, s.state.ActionRequired = nil, what
+		s.state.Emit(rotation.Event{ID: i.ID + "/action.required", Type: "action.required", Time: e.clock.Now(), Data: map[string]string{"what": what}})
+		return nil
+	})
+	if err == nil {
+		e.waiters.refused(i.ID, fault.New(fault.Conflict, "a person has to act first: %s", what))
+	}
+	return err
+}
+
+// refuse records an attempt that failed before it had a candidate.
+func (e *Engine) refuse(ctx context.Context, s *subject, i rotation.Intent, cause error) error {
+	id, err := newID()
+	if err != nil {
+		return err
+	}
+	why := failureOf(cause, nil)
+	_, err = e.update(ctx, s.name, func(s *subject) error {
+		if s.state.InFlight != nil || s.state.Deleted || !s.wants(i) {
+			return errStale
+		}
+		now := e.clock.Now()
+		r := i.Rotation(0, now)
+		s.dirtyIncidents()
+		if err := s.state.Refuse(r, now, why, e.afterFailure(s, &r, why, id)); err != nil {
+			return err
+		}
+		if i.Trigger == rotation.Initial || i.Trigger == rotation.Import {
+			return s.state.Delete(now)
+		}
+		return nil
+	})
+	return err
+}
+
+// preflight asks the kind whether a rotation can go well.
+func (e *Engine) preflight(ctx context.Context, s *subject) ([]rotator.Line, error) {
+	kind, err := e.kindOf(s.role.Type)
+	if err != nil {
+		return nil, err
+	}
+	p, ok := kind.(rotator.Preflighter)
+	if !ok {
+		return nil, nil
+	}
+	t, err := e.target(ctx, s, rotation.Version{Number: s.state.Highest + 1})
+	if err != nil {
+		return nil, err
+	}
+	var lines []rotator.Line
+	err = e.effect(ctx, func(ctx context.Context) (err error) {
+		lines, err = p.Preflight(ctx, t)
+		return err
+	})
+	return lines, err
+}
+
+// makeAhead makes a standby version: minted, journalled, prepared, verified. It is
+// not a rotation, and stands in nobody's way.
+func (e *Engine) makeAhead(ctx context.Context, s *subject) error {
+	var ahead *rotation.Version
+	for i := range s.state.Versions {
+		if v := &s.state.Versions[i]; v.Ahead && !v.Undo {
+			ahead = v
+		}
+	}
+	if ahead == nil {
+		return e.planAhead(ctx, s)
+	}
+	kind, err := e.kindOf(s.role.Type)
+	if err != nil {
+		return err
+	}
+	t, err := e.target(ctx, s, *ahead)
+	if err == nil {
+		err = e.effect(ctx, func(ctx context.Context) error {
+			if err := kind.Prepare(ctx, t); err != nil {
+				return err
+			}
+			return kind.Verify(ctx, t)
+		})
+	}
+	if errors.Is(err, errInterrupted) || isStorage(err) {
+		return err
+	}
+	_, updateErr := e.update(ctx, s.name, func(s *subject) error {
+		v, stale := s.version(ahead.Number, rotation.Pending)
+		if stale != nil || s.state.InFlight != nil {
+			return errStale
+		}
+		if err == nil {
+			return s.state.StandbyReady(v.Number)
+		}
+		s.state.Ahead = attention(s.state.Ahead, e.clock.Now(), failureOf(err, t.Material).Message, 0, true)
+		v.Undo, v.Ahead = true, false
+		return nil
+	})
+	return updateErr
+}
+
+func (e *Engine) planAhead(ctx context.Context, s *subject) error {
+	id, err := newID()
+	if err != nil {
+		return err
+	}
+	v, err := e.mint(ctx, s, id)
+	if errors.Is(err, errInterrupted) || isStorage(err) {
+		return err
+	}
+	_, updateErr := e.update(ctx, s.name, func(s *subject) error {
+		if s.state.InFlight != nil || s.state.Deleted {
+			return errStale
+		}
+		if err != nil {
+			s.state.Ahead = attention(s.state.Ahead, e.clock.Now(), failureOf(err, nil).Message, 0, true)
+			return nil
+		}
+		if v.Number <= s.state.Highest {
+			return errStale
+		}
+		v.Ahead = true
+		s.state.Versions = append(s.state.Versions, *v)
+		s.state.Highest = v.Number
+		return nil
+	})
+	return updateErr
+}
+
+// isStorage tells a failure of Vault's storage, which says nothing of the target.
+func isStorage(err error) bool {
+	var io *store.IOError
+	return errors.As(err, &io)
+}

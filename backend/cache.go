@@ -1,0 +1,84 @@
+package backend
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// cache holds what readers get, ready to hand out: a read takes no lock of a role
+// and makes no storage call.
+type cache struct {
+	snapshots sync.Map // role name -> *snapshot
+	// epochs count changes of a role: a fill that began before one is thrown away.
+	epochs sync.Map // role name -> *atomic.Uint64
+	all    atomic.Uint64
+}
+
+// snapshot is a role as readers see it; it never changes.
+type snapshot struct {
+	current  *rendered
+	versions map[int]*rendered // current and retiring
+	next     time.Time
+	inPlace  bool
+	warnings []string
+}
+
+// rendered is one version's answer, but for ttl.
+type rendered struct {
+	version  int
+	state    string
+	grace    time.Duration
+	retireAt time.Time
+	data     map[string]any
+}
+
+func newCache() *cache { return &cache{} }
+
+func (c *cache) get(name string) *snapshot {
+	v, ok := c.snapshots.Load(name)
+	if !ok {
+		return nil
+	}
+	s, _ := v.(*snapshot)
+	return s
+}
+
+type epoch struct{ role, all uint64 }
+
+func (c *cache) counter(name string) *atomic.Uint64 {
+	v, ok := c.epochs.Load(name)
+	if !ok {
+		v, _ = c.epochs.LoadOrStore(name, &atomic.Uint64{})
+	}
+	n, _ := v.(*atomic.Uint64)
+	return n
+}
+
+// begin notes the epoch before a fill reads storage.
+func (c *cache) begin(name string) epoch {
+	return epoch{role: c.counter(name).Load(), all: c.all.Load()}
+}
+
+// fill keeps a snapshot unless the role changed since begin.
+func (c *cache) fill(name string, since epoch, s *snapshot) {
+	if c.begin(name) != since {
+		return
+	}
+	c.snapshots.Store(name, s)
+	if c.begin(name) != since { // changed while it was stored
+		c.snapshots.CompareAndDelete(name, s)
+	}
+}
+
+// drop forgets a role: it changed.
+func (c *cache) drop(name string) {
+	c.counter(name).Add(1)
+	c.snapshots.Delete(name)
+}
+
+// dropAll forgets every role: something they share changed.
+func (c *cache) dropAll() {
+	c.all.Add(1)
+	c.snapshots.Clear()
+}

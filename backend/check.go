@@ -1,0 +1,164 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+)
+
+// check compares a role with the world outside, after an unseal and daily: does
+// the current version still work, and does anything bear a mark we do not know?
+// Vault restored from an older snapshot, a clone, or a second mount show here.
+func (e *Engine) check(ctx context.Context, s *subject) error {
+	found, err := e.survey(ctx, s)
+	if err == nil && found == nil {
+		found, err = e.verifyCurrent(ctx, s)
+	}
+	if errors.Is(err, errInterrupted) || isStorage(err) {
+		return err
+	}
+	// What could not be reached is looked at again later; it proves nothing.
+	e.memory.setChecked(s.name, e.clock.Now())
+	if err != nil {
+		e.logger.Warn("could not compare a role with its target", "role", s.name, "error", failureOf(err, nil).Message)
+		return nil
+	}
+	if found != nil {
+		return e.diverge(ctx, s, found)
+	}
+	return nil
+}
+
+func (e *Engine) verifyCurrent(ctx context.Context, s *subject) (*rotation.Divergence, error) {
+	kind, err := e.kindOf(s.role.Type)
+	if err != nil {
+		return nil, err
+	}
+	cur := s.state.CurrentVersion()
+	t, err := e.target(ctx, s, *cur)
+	if err != nil {
+		return nil, err
+	}
+	err = e.effect(ctx, func(ctx context.Context) error { return kind.Verify(ctx, t) })
+	switch fault.KindOf(err) {
+	case "":
+		return nil, nil
+	case fault.AuthFailed, fault.Target:
+		why := failureOf(err, t.Material)
+		return &rotation.Divergence{Reason: fmt.Sprintf("the current version %d (%s) no longer works: %s", cur.Number, cur.Identifier, why.Message)}, nil
+	default:
+		return nil, err
+	}
+}
+
+// survey looks for marks of this role that the journal does not know.
+func (e *Engine) survey(ctx context.Context, s *subject) (*rotation.Divergence, error) {
+	kind, err := e.kindOf(s.role.Type)
+	if err != nil {
+		return nil, err
+	}
+	surveyor, ok := kind.(rotator.Surveyor)
+	if !ok {
+		return nil, nil
+	}
+	t, err := e.target(ctx, s, rotation.Version{})
+	if err != nil {
+		return nil, err
+	}
+	var seen []rotator.Sighting
+	if err := e.effect(ctx, func(ctx context.Context) (err error) {
+		seen, err = surveyor.Survey(ctx, t)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	return s.unknown(seen, t.Mark.Instance), nil
+}
+
+// unknown judges sightings: nil when the journal explains them all. A mark with a
+// forged HMAC under our own name is nobody's, and changes nothing.
+func (s *subject) unknown(seen []rotator.Sighting, instance string) *rotation.Divergence {
+	d := &rotation.Divergence{}
+	var ours, foreign []string
+	for _, sight := range seen {
+		known := slices.Contains(s.state.Acknowledged, sight.Mark.RotationID) ||
+			slices.ContainsFunc(s.state.Versions, func(v rotation.Version) bool { return v.RotationID == sight.Mark.RotationID })
+		switch {
+		case known, sight.Mark.Instance == instance && !sight.Authentic:
+			continue
+		case sight.Authentic && sight.Mark.Version <= s.state.Base: // of an earlier role of this name
+			continue
+		case sight.Authentic:
+			ours = append(ours, sight.Identifier)
+			d.Highest = max(d.Highest, sight.Mark.Version)
+		default:
+			foreign = append(foreign, sight.Identifier)
+		}
+		d.Seen = append(d.Seen, sight.Mark.RotationID)
+		d.Identifiers = append(d.Identifiers, sight.Identifier)
+	}
+	var reasons []string
+	if len(ours) > 0 {
+		reasons = append(reasons, fmt.Sprintf("this mount made %s, up to version %d, which its storage does not know: it was restored from an older state, or cloned", strings.Join(ours, ", "), d.Highest))
+	}
+	if len(foreign) > 0 {
+		reasons = append(reasons, fmt.Sprintf("another mount keeps a role of this name at the same target: %s", strings.Join(foreign, ", ")))
+	}
+	if len(reasons) == 0 {
+		return nil
+	}
+	d.Reason = strings.Join(reasons, "; ")
+	return d
+}
+
+// diverge stops all change for a role until a person has reconciled it.
+func (e *Engine) diverge(ctx context.Context, s *subject, found *rotation.Divergence) error {
+	var dropped *rotation.Intent
+	_, err := e.update(ctx, s.name, func(s *subject) error {
+		if s.state.InFlight != nil || s.state.Deleted || s.state.Divergence != nil {
+			return errStale
+		}
+		now := e.clock.Now()
+		found.Since = now
+		s.state.Divergence = found
+		if i := s.state.Intent; i != nil && i.Trigger != rotation.Emergency {
+			dropped, s.state.Intent = i, nil
+		}
+		s.state.Emit(rotation.Event{ID: fmt.Sprintf("%s/%d/diverged", s.name, now.UnixNano()), Type: "role.diverged", Time: now, Data: map[string]string{"reason": found.Reason}})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	e.logger.Error("a role diverged from its target; nothing changes until reconcile", "role", s.name, "reason", found.Reason)
+	if dropped != nil {
+		e.waiters.refused(dropped.ID, fault.New(fault.Conflict, "the role is diverged: %s; write reconcile/%s with action=remint", found.Reason, s.name))
+	}
+	return nil
+}
+
+func conflictDiverged(s *subject) error {
+	return fault.New(fault.Conflict, "the role is diverged: %s; write reconcile/%s with action=remint", s.state.Divergence.Reason, s.name)
+}
+
+// Reconcile mends a diverged role: what was seen outside is acknowledged and left
+// alone, and a fresh version, numbered above everything seen, becomes current.
+func (e *Engine) Reconcile(ctx context.Context, name string, r RotateRequest) (*rotation.Rotation, error) {
+	return e.request(ctx, name, r.Actor, r.Wait, func(s *subject, i *rotation.Intent) error {
+		d := s.state.Divergence
+		if d == nil {
+			return fault.New(fault.Conflict, "%s is not diverged: there is nothing to reconcile", name)
+		}
+		i.Trigger, i.Reason = rotation.Manual, "reconcile: "+d.Reason
+		s.state.Highest = max(s.state.Highest, d.Highest)
+		s.state.Acknowledged = append(s.state.Acknowledged, d.Seen...)
+		s.state.Divergence, s.state.Blocked, s.state.ActionRequired = nil, "", ""
+		return nil
+	})
+}

@@ -1,0 +1,78 @@
+package backend
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
+)
+
+// ConfigOptions declares the mount-wide settings.
+func ConfigOptions() option.Set {
+	d := store.DefaultConfig()
+	return option.Set{
+		{Name: "paused", Type: option.Bool, Default: false, Help: "Stops everything that acts: rotations, retirements and emergencies. Reading credentials goes on. Set it on a clone or a restored copy of Vault before it can touch the originals' targets."},
+		{Name: "max_concurrent_rotations", Type: option.Int, Default: int64(d.MaxConcurrentRotations), Help: "How many roles are worked on at the same time, 1 to 256. Requests of people have a few places of their own."},
+		{Name: "overdue_after", Type: option.Duration, Default: d.OverdueAfter.Seconds(), Help: "From which lateness a role is overdue, and rotates outside its window."},
+		{Name: "history_limit", Type: option.Int, Default: int64(d.HistoryLimit), Help: "How many ended rotations are kept per role, 1 to 10000."},
+	}
+}
+
+// Config returns the mount-wide settings.
+func (e *Engine) Config(ctx context.Context) (store.Config, error) { return e.store.Config(ctx) }
+
+// WriteConfig changes what was given, and leaves the rest.
+func (e *Engine) WriteConfig(ctx context.Context, w Write) (store.Config, error) {
+	unlock, err := e.locks.lock(ctx, "config document")
+	if err != nil {
+		return store.Config{}, err
+	}
+	defer unlock()
+	config, err := e.store.Config(ctx)
+	if err != nil {
+		return config, err
+	}
+	if err := overlay(ConfigOptions(), &config, w.Given); err != nil {
+		return config, err
+	}
+	switch {
+	case config.MaxConcurrentRotations < 1 || config.MaxConcurrentRotations > 256:
+		return config, fault.Field("max_concurrent_rotations", "must be between 1 and 256")
+	case config.HistoryLimit < 1 || config.HistoryLimit > 10000:
+		return config, fault.Field("history_limit", "must be between 1 and 10000")
+	case config.OverdueAfter <= 0:
+		return config, fault.Field("overdue_after", "must be longer than zero")
+	}
+	if err := e.store.PutConfig(ctx, config); err != nil {
+		return config, err
+	}
+	wasPaused := e.config.Swap(&config).Paused
+	if wasPaused && !config.Paused {
+		e.summaries.reset() // roles were passed over meanwhile
+	}
+	e.nudge()
+	return config, nil
+}
+
+// overlay lays given values over a document whose json names are the options'.
+func overlay[T any](set option.Set, doc *T, given option.Values) error {
+	raw, err := json.Marshal(doc)
+	if err != nil {
+		return fmt.Errorf("encode settings: %w", err)
+	}
+	values := option.Values{}
+	if err := json.Unmarshal(raw, &values); err != nil {
+		return fmt.Errorf("decode settings: %w", err)
+	}
+	maps.Copy(values, given)
+	var fresh T // a map that is already there would be merged into
+	if err := set.Decode(values, &fresh); err != nil {
+		return err
+	}
+	*doc = fresh
+	return nil
+}

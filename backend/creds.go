@@ -1,0 +1,166 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/schedule"
+)
+
+// Creds returns the current version, with the ttl for which a reader may rely on
+// it. From the cache it takes no lock and makes no storage call.
+func (e *Engine) Creds(ctx context.Context, name string, reader Actor) (*Creds, error) {
+	snap, err := e.snapshot(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if snap.current == nil {
+		return nil, fault.New(fault.NotFound, "role %q has no current version yet", name)
+	}
+	now := e.clock.Now()
+	e.observe(name, snap.current.version, reader, now)
+	return snap.answer(snap.current, snap.ttl(now)), nil
+}
+
+// VersionCreds returns a live version by its number: the current one, or one that
+// is still valid until the end of its grace.
+func (e *Engine) VersionCreds(ctx context.Context, name string, version int, reader Actor) (*Creds, error) {
+	snap, err := e.snapshot(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	r := snap.versions[version]
+	if r == nil {
+		return nil, fault.New(fault.NotFound, "role %q has no live version %d", name, version)
+	}
+	now := e.clock.Now()
+	ttl := snap.ttl(now)
+	if r != snap.current {
+		var ok bool
+		if ttl, ok = schedule.RetiringTTL(r.grace, r.retireAt, now); !ok {
+			return nil, fault.New(fault.NotFound, "version %d of role %q ends at %s: too soon to be handed out", version, name, r.retireAt.Format(timeFormat))
+		}
+		e.memory.issue(name, version, now.Add(ttl))
+	}
+	e.observe(name, version, reader, now)
+	out := snap.answer(r, ttl)
+	out.Data["state"] = r.state
+	if !r.retireAt.IsZero() {
+		out.Data["expire_time"] = r.retireAt.UTC().Format(time.RFC3339)
+	}
+	return out, nil
+}
+
+func (e *Engine) observe(name string, version int, reader Actor, now time.Time) {
+	if e.observer != nil {
+		e.observer.CredentialRead(name, version, reader, now)
+	}
+}
+
+func (s *snapshot) ttl(now time.Time) time.Duration {
+	grace := s.current.grace
+	if s.inPlace {
+		grace = 0
+	}
+	return schedule.TTL(grace, s.next, now)
+}
+
+func (s *snapshot) answer(r *rendered, ttl time.Duration) *Creds {
+	data := make(map[string]any, len(r.data)+3)
+	maps.Copy(data, r.data)
+	data["ttl"] = int64(ttl / time.Second)
+	return &Creds{Data: data, Warnings: s.warnings}
+}
+
+// snapshot returns what readers of a role get, from the cache or from storage.
+func (e *Engine) snapshot(ctx context.Context, name string) (*snapshot, error) {
+	if snap := e.cache.get(name); snap != nil {
+		return snap, nil
+	}
+	since := e.cache.begin(name)
+	s, err := e.loadLive(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	snap, err := e.render(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	e.cache.fill(name, since, snap)
+	return snap, nil
+}
+
+// render prepares the answers of every live version.
+func (e *Engine) render(ctx context.Context, s *subject) (*snapshot, error) {
+	kind, err := e.kindOf(s.role.Type)
+	if err != nil {
+		return nil, err
+	}
+	snap := &snapshot{versions: map[int]*rendered{}, next: s.state.NextRotation, warnings: s.warnings()}
+	if p, ok := kind.(rotator.InPlace); ok {
+		snap.inPlace = p.InPlace(roleView(s.role, nil))
+	}
+	for i := range s.state.Versions {
+		v := &s.state.Versions[i]
+		if !v.State.Live() || v.State == rotation.Retiring && !v.RetireBegun.IsZero() {
+			continue
+		}
+		r, err := e.renderVersion(ctx, s, kind, v)
+		if err != nil {
+			return nil, err
+		}
+		snap.versions[v.Number] = r
+		if v.Number == s.state.Current {
+			snap.current = r
+		}
+	}
+	return snap, nil
+}
+
+func (e *Engine) renderVersion(ctx context.Context, s *subject, kind rotator.Rotator, v *rotation.Version) (*rendered, error) {
+	t, err := e.renderTarget(ctx, s, v)
+	if err != nil {
+		return nil, err
+	}
+	data, err := kind.Render(t)
+	if err != nil {
+		return nil, fmt.Errorf("render version %d of %s: %w", v.Number, s.name, err)
+	}
+	data["version"] = v.Number
+	data["last_vault_rotation"] = s.state.ActivatedTime.UTC().Format(time.RFC3339Nano)
+	data["rotation_period"] = s.role.Interval.Seconds()
+	// The smaller of what the policy says now and what was promised: whichever
+	// changes first, no ttl outlives the version.
+	grace := min(s.role.Policy.Grace, v.Grace).Std()
+	return &rendered{version: v.Number, state: string(v.State), grace: grace, retireAt: v.RetireAt, data: data}, nil
+}
+
+// renderTarget is a target without an open connection: reading credentials works
+// while the database is away.
+func (e *Engine) renderTarget(ctx context.Context, s *subject, v *rotation.Version) (*rotator.Target, error) {
+	material, err := e.store.Material(ctx, s.name, v.Number)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := e.store.Connection(ctx, s.role.Connection)
+	if err != nil {
+		return nil, err
+	}
+	return &rotator.Target{Role: roleView(s.role, conn), Version: *v, Material: material, Now: e.clock.Now()}, nil
+}
+
+// warnings are what a reader should know.
+func (s *subject) warnings() (out []string) {
+	if d := s.state.Divergence; d != nil {
+		out = append(out, fmt.Sprintf("role %s is diverged: %s", s.name, d.Reason))
+	}
+	if cur := s.state.CurrentVersion(); cur != nil && cur.Compromised {
+		out = append(out, fmt.Sprintf("version %d of role %s is compromised and has no replacement yet", cur.Number, s.name))
+	}
+	return out
+}

@@ -1,0 +1,308 @@
+package backend
+
+import (
+	"time"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/schedule"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
+)
+
+// act is one thing to do for a role.
+type act string
+
+const (
+	actNothing  act = ""
+	actBury     act = "bury"         // move a deleted role into its tombstone
+	actPolicy   act = "policy"       // derive times anew from a changed policy
+	actKill     act = "kill current" // end the current version before its successor
+	actDisable  act = "disable"      // first stage of a retirement
+	actDestroy  act = "destroy"      // second stage
+	actProve    act = "prove dead"
+	actIncident act = "incident" // carry facts over into the incident
+	actAdvance  act = "advance"  // next step of the rotation in flight
+	actUndo     act = "undo"     // undo an abandoned candidate
+	actBegin    act = "begin"    // begin the rotation that is wanted
+	actSchedule act = "schedule" // begin the rotation that is due
+	actAhead    act = "ahead"    // make a standby version
+	actCheck    act = "check"    // does the world outside match?
+	actTrim     act = "trim"     // destroy material that is too old
+	actEvents   act = "events"   // hand over events
+)
+
+// decision is what to do, and from when on; a zero time means never.
+type decision struct {
+	act     act
+	version int
+	at      time.Time
+}
+
+// view is all that decide looks at.
+type view struct {
+	role   *store.Role
+	state  *rotation.State
+	now    time.Time
+	policy schedule.Policy
+	print  string // fingerprint of the policy
+	// served is for how long this process has served readers.
+	served time.Duration
+	// checked is when the current version was last compared with the world outside;
+	// zero when this process has not done so.
+	checked time.Time
+	// checkDelay staggers the first checks after an unseal.
+	checkDelay time.Duration
+	// announce tells that the kind keeps a standby version.
+	announce bool
+	buried   bool
+	// undelivered counts events that were not handed over yet.
+	undelivered int
+}
+
+// checkEvery is how often a current version is compared with the world outside.
+const checkEvery = 24 * time.Hour
+
+// rules are asked in this order: of all that is due, the first is done. What ends
+// a leak comes before everything else, a rotation in flight before new work.
+var rules = []func(view) decision{
+	ruleBury, rulePolicy, ruleKillCurrent, ruleKill, ruleProve, ruleIncident, ruleAdvance,
+	ruleUndo, ruleRetire, ruleIntent, ruleSchedule, ruleAhead, ruleCheck, ruleTrim, ruleEvents,
+}
+
+// decide returns what is due now, or else the earliest time to look again.
+func decide(v view) decision {
+	var earliest time.Time
+	for _, rule := range rules {
+		d := rule(v)
+		if d.at.IsZero() {
+			continue
+		}
+		if !d.at.After(v.now) {
+			return d
+		}
+		if earliest.IsZero() || d.at.Before(earliest) {
+			earliest = d.at
+		}
+	}
+	return decision{at: earliest}
+}
+
+func (v view) due(a act, number int) decision { return decision{act: a, version: number, at: v.now} }
+
+// dueFor makes an effect on a version wait for the back-off of the last attempt.
+func (v view) dueFor(a act, ver *rotation.Version, at time.Time) decision {
+	if ver.Attention != nil && ver.Attention.At.After(at) {
+		at = ver.Attention.At
+	}
+	return decision{act: a, version: ver.Number, at: at}
+}
+
+// first returns the earliest decision of all versions that pass.
+func (v view) first(pick func(*rotation.Version) decision) decision {
+	var best decision
+	for i := range v.state.Versions {
+		d := pick(&v.state.Versions[i])
+		if !d.at.IsZero() && (best.at.IsZero() || d.at.Before(best.at)) {
+			best = d
+		}
+	}
+	return best
+}
+
+func ruleBury(v view) decision {
+	if v.state.Deleted && (!v.buried || v.state.Settled()) {
+		return v.due(actBury, 0)
+	}
+	return decision{}
+}
+
+func rulePolicy(v view) decision {
+	cur := v.state.CurrentVersion()
+	if v.state.Deleted || cur == nil || v.state.Policy == v.print && cur.Grace >= v.role.Policy.Grace {
+		return decision{}
+	}
+	return v.due(actPolicy, 0)
+}
+
+// ruleKillCurrent is kill_first: the leaked version dies while it is still what
+// readers get. One attempt; what fails is repeated by the retirement.
+func ruleKillCurrent(v view) decision {
+	cur := v.state.CurrentVersion()
+	if i := v.state.Intent; i == nil || !i.KillFirst || cur == nil || !cur.Compromised || !cur.KilledTime.IsZero() || cur.Attention != nil {
+		return decision{}
+	}
+	return v.due(actKill, cur.Number)
+}
+
+// ruleKill ends leaked versions at once, also while a rotation is in flight.
+func ruleKill(v view) decision {
+	return v.first(func(ver *rotation.Version) decision {
+		if !ver.Compromised || ver.Undo {
+			return decision{}
+		}
+		return v.retirement(ver, ver.RetireAt)
+	})
+}
+
+// retirement is the next stage of a version's end. A candidate of the rotation in
+// flight is left alone.
+func (v view) retirement(ver *rotation.Version, end time.Time) decision {
+	if v.state.InFlight != nil && v.state.InFlight.Version == ver.Number {
+		return decision{}
+	}
+	switch {
+	case ver.State == rotation.Retiring && !end.IsZero():
+		return v.dueFor(actDisable, ver, end)
+	case ver.State == rotation.Disabled:
+		return v.dueFor(actDestroy, ver, ver.DestroyAt)
+	default:
+		return decision{}
+	}
+}
+
+// ruleProve looks for the proof of death as soon as a version was disabled.
+func ruleProve(v view) decision {
+	return v.first(func(ver *rotation.Version) decision {
+		killed := ver.State == rotation.Current && !ver.KilledTime.IsZero()
+		ended := ver.State == rotation.Disabled || ver.State == rotation.Retired
+		if ver.Undo || ver.Proof != nil && (ver.Proof.Dead || ver.Proof.Unprovable) || !killed && !ended {
+			return decision{}
+		}
+		at := v.now
+		if ver.Proof != nil {
+			at = ver.Proof.Time.Add(proofInterval)
+		}
+		return decision{act: actProve, version: ver.Number, at: at}
+	})
+}
+
+// proofInterval is the wait between two attempts to prove a version dead.
+const proofInterval = time.Minute
+
+func ruleIncident(v view) decision {
+	for _, link := range v.state.Incidents {
+		if link.Dirty {
+			return v.due(actIncident, 0)
+		}
+	}
+	return decision{}
+}
+
+func ruleAdvance(v view) decision {
+	r := v.state.InFlight
+	if r == nil || r.Held != "" {
+		return decision{}
+	}
+	at := v.now
+	for i := range r.Steps {
+		if r.Steps[i].State == rotation.StepRunning && r.Steps[i].Back == r.Reverting && r.Steps[i].PollAt.After(at) {
+			at = r.Steps[i].PollAt
+		}
+	}
+	return decision{act: actAdvance, at: at}
+}
+
+func ruleUndo(v view) decision {
+	return v.first(func(ver *rotation.Version) decision {
+		if !ver.Undo || v.state.InFlight != nil && v.state.InFlight.Version == ver.Number {
+			return decision{}
+		}
+		return v.dueFor(actUndo, ver, v.now)
+	})
+}
+
+// ruleRetire ends versions whose grace is over, but not before whoever read them
+// from an earlier process has had time to read again.
+func ruleRetire(v view) decision {
+	if v.state.InFlight != nil || v.frozen() {
+		return decision{}
+	}
+	return v.first(func(ver *rotation.Version) decision {
+		if ver.Compromised || ver.Undo {
+			return decision{}
+		}
+		end := ver.RetireAt
+		if settled := v.now.Add(schedule.Settle(ver.Grace.Std()) - v.served); ver.RetireBegun.IsZero() && !end.IsZero() && settled.After(end) {
+			end = settled
+		}
+		return v.retirement(ver, end)
+	})
+}
+
+// frozen tells that the world outside is ahead of us: nothing changes until a
+// person has reconciled.
+func (v view) frozen() bool { return v.state.Divergence != nil }
+
+func ruleIntent(v view) decision {
+	i := v.state.Intent
+	if i == nil || v.state.InFlight != nil || v.state.Deleted {
+		return decision{}
+	}
+	if v.frozen() && i.Trigger != rotation.Emergency {
+		return decision{}
+	}
+	return decision{act: actBegin, at: i.At}
+}
+
+func ruleSchedule(v view) decision {
+	s := v.state
+	if s.InFlight != nil || s.Intent != nil || s.Deleted || s.Blocked != "" || s.ActionRequired != "" || v.frozen() || s.Current == 0 {
+		return decision{}
+	}
+	at := v.policy.BeginAt(s.NextRotation, v.now)
+	if at.IsZero() {
+		return decision{}
+	}
+	if s.Postponed != nil && s.Postponed.At.After(at) {
+		at = s.Postponed.At
+	}
+	return decision{act: actSchedule, at: at}
+}
+
+// ruleAhead keeps a standby version ready, outside any rotation.
+func ruleAhead(v view) decision {
+	s := v.state
+	if !v.announce || s.InFlight != nil || s.Deleted || s.Current == 0 || v.frozen() || s.StandbyVersion() != nil {
+		return decision{}
+	}
+	at := v.now
+	if s.Ahead != nil && s.Ahead.At.After(at) {
+		at = s.Ahead.At
+	}
+	return decision{act: actAhead, at: at}
+}
+
+func ruleCheck(v view) decision {
+	if v.state.InFlight != nil || v.state.Deleted || v.state.Current == 0 || v.frozen() {
+		return decision{}
+	}
+	if v.checked.IsZero() {
+		return decision{act: actCheck, at: v.now.Add(v.checkDelay)}
+	}
+	return decision{act: actCheck, at: v.checked.Add(checkEvery)}
+}
+
+func ruleTrim(v view) decision {
+	if v.state.InFlight != nil || v.buried {
+		return decision{}
+	}
+	for i := range v.state.Versions {
+		ver := &v.state.Versions[i]
+		if ver.HasMaterial && ver.Settled() && (ver.Compromised || ver.State == rotation.Discarded) {
+			return v.due(actTrim, 0)
+		}
+	}
+	// A copy of the list alone: Trim reorders it.
+	copied := *v.state
+	copied.Versions = append([]rotation.Version(nil), v.state.Versions...)
+	if len(copied.Trim(v.role.Policy.MaxVersions)) > 0 {
+		return v.due(actTrim, 0)
+	}
+	return decision{}
+}
+
+func ruleEvents(v view) decision {
+	if v.undelivered > 0 {
+		return v.due(actEvents, 0)
+	}
+	return decision{}
+}

@@ -1,0 +1,253 @@
+// Package backend is the Engine: what the plugin does, one file per use case.
+//
+// Every rotation, whatever triggered it, goes through one reconcile loop: a
+// role's state document says how far it got, decide says what is next, perform
+// does that one thing, and one Put commits it. A crash anywhere is therefore
+// only a loop that goes on in the next process.
+package backend
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/go-uuid"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/mark"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
+)
+
+// System is what the engine asks of the Vault it runs in.
+type System interface {
+	rotator.PasswordPolicy
+	// Writable is false on a node that must not act: a standby, a secondary that
+	// does not own the mount, or a mount that is being removed.
+	Writable() bool
+}
+
+// ReadObserver is told of every read of credentials. It must return at once.
+type ReadObserver interface {
+	CredentialRead(role string, version int, reader Actor, at time.Time)
+}
+
+// Options assemble an Engine.
+type Options struct {
+	Storage     store.Storage
+	System      System
+	Logger      hclog.Logger
+	Clock       Clock // nil: the real one
+	Rotators    []rotator.Rotator
+	Connections []rotator.ConnectionKind
+	// Steps run, in order, between the switch of readers and the rotation's end.
+	Steps    []Step
+	Observer ReadObserver // nil: nobody
+	Sink     EventSink    // nil: events are logged
+}
+
+// Engine is the whole of the plugin but for Vault's protocol. Its exported
+// methods are safe for concurrent use.
+type Engine struct {
+	store       *store.Store
+	system      System
+	logger      hclog.Logger
+	clock       Clock
+	rotators    map[string]rotator.Rotator
+	kinds       []rotator.Kind
+	connKinds   []rotator.ConnectionKind
+	steps       []Step
+	observer    ReadObserver
+	sink        EventSink
+	config      atomic.Pointer[store.Config]
+	instance    atomic.Pointer[store.Instance]
+	locks       locks
+	index       *index
+	workers     *workers
+	cache       *cache
+	connections *connections
+	waiters     waiters
+	summaries   summaries
+	memory      memory
+
+	ctx       context.Context
+	cancel    context.CancelFunc
+	loop      sync.WaitGroup
+	wake      chan struct{}
+	startOnce sync.Once
+	startErr  error
+
+	serviceMu sync.Mutex
+	service   service
+}
+
+const (
+	// effectTimeout bounds one call of a rotator.
+	effectTimeout = time.Minute
+	// closeTimeout bounds how long Close waits for workers.
+	closeTimeout = 10 * time.Second
+)
+
+// New assembles an engine. It touches neither storage nor network.
+func New(o Options) *Engine {
+	e := &Engine{
+		store: store.New(o.Storage), system: o.System, logger: o.Logger, clock: o.Clock,
+		rotators: map[string]rotator.Rotator{}, connKinds: o.Connections, steps: o.Steps,
+		observer: o.Observer, sink: o.Sink,
+		index: newIndex(), cache: newCache(), wake: make(chan struct{}, 1),
+	}
+	if e.clock == nil {
+		e.clock = realClock{start: time.Now()}
+	}
+	if e.logger == nil {
+		e.logger = hclog.NewNullLogger()
+	}
+	if e.sink == nil {
+		e.sink = logSink{e.logger}
+	}
+	for _, r := range o.Rotators {
+		e.rotators[r.Kind().Name] = r
+		e.kinds = append(e.kinds, r.Kind())
+	}
+	config := store.DefaultConfig()
+	e.config.Store(&config)
+	e.ctx, e.cancel = context.WithCancel(context.Background())
+	e.workers = newWorkers(e.ctx, func() int { return e.config.Load().MaxConcurrentRotations }, e.work)
+	e.connections = newConnections(e)
+	return e
+}
+
+// Kinds lists the types of secret.
+func (e *Engine) Kinds() []rotator.Kind { return e.kinds }
+
+// ConnectionKinds lists the types of connection.
+func (e *Engine) ConnectionKinds() []rotator.ConnectionKind { return e.connKinds }
+
+// Start reads the mount's settings and begins to work. Vault calls it after each
+// mount, unseal and plugin restart; only the first call of a process acts.
+func (e *Engine) Start(ctx context.Context) error {
+	e.startOnce.Do(func() { e.startErr = e.start(ctx) })
+	return e.startErr
+}
+
+func (e *Engine) start(ctx context.Context) error {
+	config, err := e.store.Config(ctx)
+	if err != nil {
+		return err
+	}
+	e.config.Store(&config)
+	e.beat()
+	if e.system.Writable() {
+		if _, err := e.identity(ctx); err != nil {
+			return err
+		}
+	}
+	e.loop.Go(e.watch)
+	return nil
+}
+
+// identity returns this mount's id and key, made on first use.
+func (e *Engine) identity(ctx context.Context) (*store.Instance, error) {
+	if i := e.instance.Load(); i != nil {
+		return i, nil
+	}
+	unlock, err := e.locks.lock(ctx, "instance document")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	i, err := e.store.Instance(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if i == nil {
+		if i, err = newInstance(); err != nil {
+			return nil, err
+		}
+		if err := e.store.PutInstance(ctx, *i); err != nil {
+			return nil, err
+		}
+	}
+	e.instance.Store(i)
+	return i, nil
+}
+
+func newInstance() (*store.Instance, error) {
+	id, err := uuid.GenerateUUID()
+	if err != nil {
+		return nil, fmt.Errorf("make an instance id: %w", err)
+	}
+	key := make([]byte, 32)
+	if _, err := rand.Read(key); err != nil {
+		return nil, fmt.Errorf("make an instance key: %w", err)
+	}
+	return &store.Instance{ID: id, HMACKey: key}, nil
+}
+
+// markKey signs the marks on our objects outside.
+func markKey(i *store.Instance) mark.Key { return mark.Key(i.HMACKey) }
+
+// Close stops all work: contexts are cancelled, and what runs is waited for, for
+// a bounded time. What was interrupted goes on from storage in the next process.
+func (e *Engine) Close() {
+	e.cancel()
+	ctx, done := context.WithTimeout(context.Background(), closeTimeout)
+	defer done()
+	if err := e.workers.close(ctx); err != nil {
+		e.logger.Warn("some work did not stop in time; it goes on from storage", "error", err)
+	}
+	e.loop.Wait()
+	e.connections.closeAll()
+}
+
+// Invalidate drops what is cached of a storage key that another node changed.
+func (e *Engine) Invalidate(key string) {
+	if name := store.RoleOf(key); name != "" {
+		e.cache.drop(name)
+		e.summaries.reset()
+	}
+	if store.IsConnection(key) {
+		e.connections.reset()
+		e.cache.dropAll()
+	}
+	if key == store.ConfigKey {
+		if config, err := e.store.Config(e.ctx); err == nil {
+			e.config.Store(&config)
+		}
+	}
+}
+
+// beat notes that this process serves, and returns for how long it has.
+func (e *Engine) beat() time.Duration {
+	e.serviceMu.Lock()
+	defer e.serviceMu.Unlock()
+	return e.service.beat(e.clock)
+}
+
+// kindOf returns the rotator of a stored role.
+func (e *Engine) kindOf(typ string) (rotator.Rotator, error) {
+	r, ok := e.rotators[typ]
+	if !ok {
+		return nil, fault.New(fault.Internal, "this release of the plugin does not know roles of type %q", typ)
+	}
+	return r, nil
+}
+
+// errStale says that the state moved on while an effect ran: its result is void.
+var errStale = errors.New("the state moved on meanwhile")
+
+// errNoChange ends an update without a Put.
+var errNoChange = errors.New("nothing to change")
+
+func newID() (string, error) {
+	id, err := uuid.GenerateUUID()
+	if err != nil {
+		return "", fmt.Errorf("make an id: %w", err)
+	}
+	return id, nil
+}

@@ -1,0 +1,172 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
+)
+
+// incidentsLock is held while an incident document is read, changed and written:
+// several roles may share one. No role's lock is held then.
+const incidentsLock = "incident documents"
+
+// openIncident writes the record before anything else happens.
+func (e *Engine) openIncident(ctx context.Context, r EmergencyRequest, by rotation.Actor, roles ...string) (*store.Incident, error) {
+	id, err := newID()
+	if err != nil {
+		return nil, err
+	}
+	now := e.clock.Now()
+	incident := &store.Incident{
+		ID: fmt.Sprintf("%s-%s", now.Format("20060102T150405Z"), id[:8]), Severity: r.Severity, Status: store.IncidentOpen,
+		Reason: r.Reason, Actor: by, DetectedTime: now, OpenedTime: now, Roles: map[string]*store.IncidentRole{},
+	}
+	for _, name := range roles {
+		incident.Roles[name] = &store.IncidentRole{}
+	}
+	return incident, e.store.PutIncident(ctx, incident)
+}
+
+// dirtyIncidents asks to carry changed facts over, in the Put that changes them.
+func (s *subject) dirtyIncidents() {
+	for i := range s.state.Incidents {
+		s.state.Incidents[i].Dirty = true
+	}
+}
+
+// recordIncidents carries a role's facts over into its incidents. Each write is
+// derived from the role's state alone, so doing it twice changes nothing.
+func (e *Engine) recordIncidents(ctx context.Context, s *subject) error {
+	recorded := map[string]*store.IncidentRole{}
+	for _, link := range s.state.Incidents {
+		if !link.Dirty {
+			continue
+		}
+		facts := s.incidentFacts(link.ID)
+		if err := e.recordIncident(ctx, s.name, link.ID, facts); err != nil {
+			return err
+		}
+		recorded[link.ID] = facts
+	}
+	_, err := e.update(ctx, s.name, func(s *subject) error {
+		kept := s.state.Incidents[:0]
+		for _, link := range s.state.Incidents {
+			// What changed since is carried over by the next run.
+			if facts, ok := recorded[link.ID]; ok && reflect.DeepEqual(facts, s.incidentFacts(link.ID)) {
+				link.Dirty = false
+			}
+			if link.Dirty || !s.contained(link.ID) || !s.replaced(link.ID) {
+				kept = append(kept, link)
+			}
+		}
+		s.state.Incidents = kept
+		return nil
+	})
+	return err
+}
+
+// replaced tells whether readers no longer get a version that leaked.
+func (s *subject) replaced(incident string) bool {
+	cur := s.state.CurrentVersion()
+	return cur == nil || cur.IncidentID != incident
+}
+
+func (e *Engine) recordIncident(ctx context.Context, role, id string, facts *store.IncidentRole) error {
+	unlock, err := e.locks.lock(ctx, incidentsLock)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	doc, err := e.store.Incident(ctx, id)
+	if err != nil {
+		return err
+	}
+	if doc == nil {
+		e.logger.Error("an incident of a role has no record", "role", role, "incident_id", id)
+		return nil
+	}
+	doc.Roles[role] = facts
+	if doc.Status == store.IncidentOpen && allContained(doc) {
+		doc.Status, doc.ContainedTime = store.IncidentContained, e.clock.Now()
+	}
+	return e.store.PutIncident(ctx, doc)
+}
+
+func allContained(doc *store.Incident) bool {
+	for _, r := range doc.Roles {
+		if !r.Contained {
+			return false
+		}
+	}
+	return true
+}
+
+// incidentFacts derives what an incident means for a role from its state.
+func (s *subject) incidentFacts(id string) *store.IncidentRole {
+	facts := &store.IncidentRole{Contained: s.contained(id)}
+	for i := range s.state.Versions {
+		v := &s.state.Versions[i]
+		if v.IncidentID != id {
+			continue
+		}
+		leaked := store.IncidentVersion{Version: v.Number, Identifier: v.Identifier, SessionsEnded: v.SessionsEnded, Proof: v.Proof}
+		switch {
+		case !v.KilledTime.IsZero():
+			leaked.RevokedTime = v.KilledTime
+		case !v.RetireBegun.IsZero():
+			leaked.RevokedTime = v.RetireBegun
+		}
+		facts.Compromised = append(facts.Compromised, leaked)
+		facts.Steps = append(facts.Steps, versionSteps(v)...)
+	}
+	if cur := s.state.CurrentVersion(); cur != nil && s.replaced(id) {
+		facts.ReplacedBy, facts.ReplacedTime = cur.Number, cur.ActivatedTime
+		facts.Steps = append(facts.Steps, store.IncidentStep{
+			Time: cur.ActivatedTime, Action: "replace", Result: "done", Detail: fmt.Sprintf("version %d (%s) is current", cur.Number, cur.Identifier),
+		})
+	}
+	if last := s.state.Last; last != nil && last.IncidentID == id && last.Error != nil {
+		facts.Steps = append(facts.Steps, store.IncidentStep{Time: last.EndedTime, Action: "replace", Result: "failed", Detail: last.Error.Message})
+	}
+	if steps := s.nextSteps(id); len(steps) > 0 {
+		facts.Detail = joinFirst(steps, 5)
+	}
+	return facts
+}
+
+func versionSteps(v *rotation.Version) (steps []store.IncidentStep) {
+	name := fmt.Sprintf("version %d (%s)", v.Number, v.Identifier)
+	if !v.KilledTime.IsZero() {
+		steps = append(steps, store.IncidentStep{Time: v.KilledTime, Action: "kill first", Result: "done", Detail: name})
+	}
+	if !v.RetireBegun.IsZero() {
+		result := "done"
+		if v.Attention != nil {
+			result = "not done: " + v.Attention.Reason
+		}
+		steps = append(steps, store.IncidentStep{Time: v.RetireBegun, Action: "revoke", Result: result, Detail: fmt.Sprintf("%s, %d sessions ended", name, v.SessionsEnded)})
+	}
+	if v.Proof != nil {
+		steps = append(steps, store.IncidentStep{Time: v.Proof.Time, Action: "prove dead", Result: v.Proof.Result, Detail: name})
+	}
+	return steps
+}
+
+// IncidentIDs lists the incidents, oldest first.
+func (e *Engine) IncidentIDs(ctx context.Context) ([]string, error) { return e.store.Incidents(ctx) }
+
+// Incident returns the record of an emergency.
+func (e *Engine) Incident(ctx context.Context, id string) (*store.Incident, error) {
+	doc, err := e.store.Incident(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if doc == nil {
+		return nil, fault.New(fault.NotFound, "there is no incident %q", id)
+	}
+	return doc, nil
+}

@@ -1,0 +1,94 @@
+package backend
+
+import (
+	"sync"
+	"time"
+)
+
+// memory is what this process knows of roles beside storage, and may lose.
+type memory struct {
+	mu    sync.Mutex
+	roles map[string]*remembered
+}
+
+type remembered struct {
+	checked time.Time       // last comparison with the world outside
+	sent    map[string]bool // events handed over, not yet out of the document
+	faults  int             // storage failures in a row
+	issued  map[int]time.Time
+}
+
+func (m *memory) with(name string, do func(*remembered)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.roles == nil {
+		m.roles = map[string]*remembered{}
+	}
+	r, ok := m.roles[name]
+	if !ok {
+		r = &remembered{}
+		m.roles[name] = r
+	}
+	do(r)
+}
+
+func (m *memory) forget(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.roles, name)
+}
+
+// checked is when the role was last compared with the world outside.
+func (m *memory) checked(name string) (at time.Time) {
+	m.with(name, func(r *remembered) { at = r.checked })
+	return at
+}
+
+func (m *memory) setChecked(name string, at time.Time) {
+	m.with(name, func(r *remembered) { r.checked = at })
+}
+
+// delivered tells whether this process handed an event over already.
+func (m *memory) delivered(name, event string) (sent bool) {
+	m.with(name, func(r *remembered) { sent = r.sent[event] })
+	return sent
+}
+
+func (m *memory) setDelivered(name, event string) {
+	m.with(name, func(r *remembered) {
+		if r.sent == nil || len(r.sent) > 4*maxRememberedEvents {
+			r.sent = map[string]bool{}
+		}
+		r.sent[event] = true
+	})
+}
+
+const maxRememberedEvents = 64
+
+// fault counts a storage failure; the wait grows with them.
+func (m *memory) fault(name string) (wait time.Duration) {
+	m.with(name, func(r *remembered) {
+		wait = min(time.Second<<min(r.faults, 6), time.Minute)
+		r.faults++
+	})
+	return wait
+}
+
+func (m *memory) healthy(name string) { m.with(name, func(r *remembered) { r.faults = 0 }) }
+
+// issue notes until when a ttl of a version read by its own path may run.
+func (m *memory) issue(name string, version int, until time.Time) {
+	m.with(name, func(r *remembered) {
+		if r.issued == nil {
+			r.issued = map[int]time.Time{}
+		}
+		if until.After(r.issued[version]) {
+			r.issued[version] = until
+		}
+	})
+}
+
+func (m *memory) issuedUntil(name string, version int) (until time.Time) {
+	m.with(name, func(r *remembered) { until = r.issued[version] })
+	return until
+}

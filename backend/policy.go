@@ -1,0 +1,142 @@
+package backend
+
+import (
+	"strings"
+	"time"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/schedule"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
+)
+
+// RoleOptions declares what roles of every kind have. Defaults that differ by kind
+// are those of its Kind.
+func RoleOptions() option.Set {
+	return option.Set{
+		{Name: "rotation_period", Type: option.Duration, Help: "How often the secret rotates, at least a minute. Either this or rotation_schedule. Default: 30d for postgresql."},
+		{Name: "rotation_schedule", Type: option.String, Help: "When the secret rotates, as five cron fields in UTC: minute, hour, day of month, month, weekday. Either this or rotation_period."},
+		{Name: "rotation_window", Type: option.Duration, Help: "How long after a time of rotation_schedule a rotation may still begin. A missed window is caught up in the next one; an overdue role does not wait for it."},
+		{Name: "next_rotation", Type: option.String, Help: "RFC 3339 time of the first scheduled rotation, to keep roles apart that must not rotate together."},
+		{Name: "jitter", Type: option.Duration, Help: "Spreads roles that share a schedule: a fixed share of this is taken off a period, or added to a cron time."},
+		{Name: "disable_automated_rotation", Type: option.Bool, Help: "Only people rotate this role."},
+		{Name: "grace_period", Type: option.Duration, Help: "How long a version stays valid after its successor took over: at least 20s and shorter than the period. Readers are told to come back within a quarter of it. Default: 1h for postgresql."},
+		{Name: "max_versions", Type: option.Int, Help: "How many versions are remembered, 2 to 100, default 10. Material of older retired ones is destroyed."},
+		{Name: "max_attempts", Type: option.Int, Help: "How many attempts a rotation has before the role is blocked for a person, 1 to 100, default 10."},
+		{Name: "overdue_after", Type: option.Duration, Help: "From which lateness the role is overdue. Default: the mount's."},
+		{Name: "on_rollout_failure", Type: option.String, Help: "What happens when dependents fail after the switch: rollback (the default) or hold."},
+		{Name: "custom_metadata", Type: option.Map, Help: "Up to 64 labels of your own."},
+	}
+}
+
+func defaultPolicy(k rotator.Kind) store.Policy {
+	return store.Policy{
+		Period: rotation.Duration(k.Period), Grace: rotation.Duration(k.Grace),
+		MaxVersions: 10, MaxAttempts: 10, OnRolloutFailure: onFailureRollback,
+	}
+}
+
+// mergePolicy lays given common options over the role's policy.
+func (e *Engine) mergePolicy(kind rotator.Rotator, role *store.Role, given option.Values) error {
+	_, period := given["rotation_period"]
+	cron, _ := given["rotation_schedule"].(string)
+	if period && cron != "" {
+		return fault.Field("rotation_schedule", "cannot be given together with rotation_period: a role has one of the two")
+	}
+	if period {
+		role.Policy.Schedule = ""
+		if _, window := given["rotation_window"]; !window {
+			role.Policy.Window = 0
+		}
+	}
+	if cron != "" {
+		role.Policy.Period = 0
+	}
+	if err := overlay(RoleOptions(), &role.Policy, given); err != nil {
+		return err
+	}
+	return e.checkPolicy(kind, role)
+}
+
+// checkPolicy refuses a policy that could not keep its promises, and works out the
+// interval.
+func (e *Engine) checkPolicy(kind rotator.Rotator, role *store.Role) error {
+	p := role.Policy
+	interval, err := interval(p)
+	if err != nil {
+		return err
+	}
+	role.Interval = rotation.Duration(interval)
+	first, err := time.Parse(time.RFC3339, p.NextRotation)
+	switch {
+	case p.NextRotation != "" && err != nil:
+		return fault.Field("next_rotation", "must be an RFC 3339 time such as 2030-01-31T02:00:00Z")
+	case p.NextRotation != "" && first.After(e.clock.Now().Add(10*365*24*time.Hour)):
+		return fault.Field("next_rotation", "is more than ten years away")
+	case p.Window != 0 && p.Schedule == "":
+		return fault.Field("rotation_window", "needs rotation_schedule: a period has no window")
+	case p.Window.Std() < 0 || p.Window.Std() > interval:
+		return fault.Field("rotation_window", "must not be longer than the shortest gap of the schedule, %s", interval)
+	case p.Jitter.Std() < 0 || p.Jitter.Std() > interval/2:
+		return fault.Field("jitter", "must not be longer than half of the shortest time between rotations, %s", interval/2)
+	case p.Window != 0 && p.Jitter >= p.Window:
+		return fault.Field("jitter", "must be shorter than rotation_window")
+	case p.MaxVersions < 2 || p.MaxVersions > 100:
+		return fault.Field("max_versions", "must be between 2 and 100")
+	case p.MaxAttempts < 1 || p.MaxAttempts > 100:
+		return fault.Field("max_attempts", "must be between 1 and 100")
+	case p.OverdueAfter < 0:
+		return fault.Field("overdue_after", "must not be negative")
+	case p.OnRolloutFailure != onFailureRollback && p.OnRolloutFailure != onFailureHold:
+		return fault.Field("on_rollout_failure", "must be %s or %s", onFailureRollback, onFailureHold)
+	}
+	if err := checkMetadata(p.CustomMetadata); err != nil {
+		return err
+	}
+	return checkGrace(kind, role, interval)
+}
+
+func interval(p store.Policy) (time.Duration, error) {
+	if p.Schedule == "" {
+		if p.Period.Std() < schedule.MinPeriod {
+			return 0, fault.Field("rotation_period", "must be at least %s", schedule.MinPeriod)
+		}
+		return p.Period.Std(), nil
+	}
+	cron, err := schedule.ParseCron(p.Schedule)
+	if err != nil {
+		return 0, fault.Field("rotation_schedule", "%s", err)
+	}
+	return cron.ShortestGap(), nil
+}
+
+func checkGrace(kind rotator.Rotator, role *store.Role, interval time.Duration) error {
+	if in, ok := kind.(rotator.InPlace); ok && in.InPlace(roleView(role, nil)) {
+		if role.Policy.Grace != 0 {
+			return fault.Field("grace_period", "must be 0 for a credential that is changed in place: there is no second one to overlap with")
+		}
+		return nil
+	}
+	grace := role.Policy.Grace.Std()
+	if grace < schedule.MinGrace {
+		return fault.Field("grace_period", "must be at least %s", schedule.MinGrace)
+	}
+	if grace >= interval {
+		return fault.Field("grace_period", "is %s and must be shorter than the time between rotations, %s", grace, interval)
+	}
+	return nil
+}
+
+func checkMetadata(m map[string]string) error {
+	if len(m) > 64 {
+		return fault.Field("custom_metadata", "has %d entries: at most 64 are kept", len(m))
+	}
+	for k, v := range m {
+		if k == "" || len(k) > 128 || len(v) > 512 || strings.ContainsFunc(k+v, func(r rune) bool { return r < ' ' }) {
+			return fault.Field("custom_metadata", "keys have 1 to 128 bytes and values at most 512, without control characters")
+		}
+	}
+	return nil
+}

@@ -1,0 +1,329 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/schedule"
+)
+
+// disable is the first stage of a version's end. That it begins is journalled
+// before the effect: from then on nobody is given this version again.
+func (e *Engine) disable(ctx context.Context, s *subject, number int) error {
+	v := s.state.Version(number)
+	if v.RetireBegun.IsZero() {
+		_, err := e.update(ctx, s.name, func(s *subject) error {
+			v, err := s.version(number, rotation.Retiring)
+			if err != nil {
+				return err
+			}
+			if s.state.InFlight != nil && !v.Compromised { // began meanwhile
+				return errStale
+			}
+			s.state.BeginRetire(number, e.clock.Now())
+			return nil
+		})
+		return err
+	}
+	progress, failed, err := e.end(ctx, s, v, rotator.Disable)
+	if err != nil {
+		return err
+	}
+	_, err = e.update(ctx, s.name, func(s *subject) error {
+		v, err := s.version(number, rotation.Retiring)
+		if err != nil {
+			return err
+		}
+		now := e.clock.Now()
+		s.dirtyIncidents()
+		if e.notDone(v, progress, failed) {
+			v.SessionsEnded += progress.SessionsEnded
+			return nil
+		}
+		return s.state.DisableDone(number, now.Add(progress.DestroyAfter), progress.SessionsEnded)
+	})
+	return err
+}
+
+// destroy is the second stage: nothing of the version is left outside, or a
+// sentence says what is and why.
+func (e *Engine) destroy(ctx context.Context, s *subject, number int) error {
+	v := s.state.Version(number)
+	progress, failed, err := e.end(ctx, s, v, rotator.Destroy)
+	if err != nil {
+		return err
+	}
+	_, err = e.update(ctx, s.name, func(s *subject) error {
+		v, err := s.version(number, rotation.Disabled)
+		if err != nil {
+			return err
+		}
+		s.dirtyIncidents()
+		v.SessionsEnded += progress.SessionsEnded
+		if e.notDone(v, progress, failed) {
+			return nil
+		}
+		return s.state.DestroyDone(number, e.clock.Now(), progress.Left)
+	})
+	return err
+}
+
+// end calls Retire. failed is the target's answer, err our own trouble.
+func (e *Engine) end(ctx context.Context, s *subject, v *rotation.Version, stage rotator.Stage) (progress rotator.Progress, failed, err error) {
+	return e.ending(ctx, s, v, func(ctx context.Context, kind rotator.Rotator, t *rotator.Target) (rotator.Progress, error) {
+		return kind.Retire(ctx, t, stage)
+	})
+}
+
+func (e *Engine) ending(ctx context.Context, s *subject, v *rotation.Version,
+	call func(context.Context, rotator.Rotator, *rotator.Target) (rotator.Progress, error),
+) (progress rotator.Progress, failed, err error) {
+	kind, err := e.kindOf(s.role.Type)
+	if err != nil {
+		return progress, nil, err
+	}
+	t, err := e.target(ctx, s, *v)
+	if err == nil {
+		err = e.effect(ctx, func(ctx context.Context) (err error) {
+			progress, err = call(ctx, kind, t)
+			return err
+		})
+	}
+	if errors.Is(err, errInterrupted) || isStorage(err) {
+		return progress, nil, err
+	}
+	if err != nil && t != nil {
+		err = errors.New(failureOf(err, t.Material).Message)
+	}
+	return progress, err, nil
+}
+
+// notDone records the back-off of an effect on a version that is still to be done.
+func (e *Engine) notDone(v *rotation.Version, progress rotator.Progress, failed error) bool {
+	now := e.clock.Now()
+	switch {
+	case failed != nil:
+		v.Attention = attention(v.Attention, now, failed.Error(), 0, true)
+	case progress.NotYet != "":
+		v.Attention = attention(v.Attention, now, progress.NotYet, progress.AskAgain, false)
+	default:
+		return false
+	}
+	return true
+}
+
+// killCurrent ends the leaked version that readers still get: kill_first.
+func (e *Engine) killCurrent(ctx context.Context, s *subject, number int) error {
+	v := s.state.Version(number)
+	progress, failed, err := e.end(ctx, s, v, rotator.Disable)
+	if err != nil {
+		return err
+	}
+	_, err = e.update(ctx, s.name, func(s *subject) error {
+		v, err := s.version(number, rotation.Current)
+		if err != nil {
+			return err
+		}
+		s.dirtyIncidents()
+		v.SessionsEnded += progress.SessionsEnded
+		if !e.notDone(v, progress, failed) {
+			v.KilledTime = e.clock.Now()
+		}
+		return nil
+	})
+	return err
+}
+
+// prove asks the target whether it really refuses a version that was ended.
+func (e *Engine) prove(ctx context.Context, s *subject, number int) error {
+	kind, err := e.kindOf(s.role.Type)
+	if err != nil {
+		return err
+	}
+	v := s.state.Version(number)
+	proof := rotation.Proof{Unprovable: true, Result: "this type of secret has no way to prove it"}
+	if prober, ok := kind.(rotator.Prober); ok {
+		t, err := e.target(ctx, s, *v)
+		var answer rotator.Proof
+		if err == nil {
+			err = e.effect(ctx, func(ctx context.Context) (err error) {
+				answer, err = prober.Probe(ctx, t)
+				return err
+			})
+		}
+		switch {
+		case errors.Is(err, errInterrupted), isStorage(err):
+			return err
+		case err != nil:
+			proof = rotation.Proof{Result: "not proven: " + failureOf(err, nil).Message}
+		default:
+			proof = rotation.Proof{Dead: answer.Dead, Result: answer.Result}
+		}
+	}
+	proof.Time = e.clock.Now()
+	_, err = e.update(ctx, s.name, func(s *subject) error {
+		v, err := s.version(number, v.State)
+		if err != nil {
+			return err
+		}
+		s.dirtyIncidents()
+		v.Proof = &proof
+		return nil
+	})
+	return err
+}
+
+// undo discards what an abandoned candidate left outside. A version that a
+// rollback tried to bring back is ended again.
+func (e *Engine) undo(ctx context.Context, s *subject, number int) error {
+	v := s.state.Version(number)
+	progress, failed, err := e.ending(ctx, s, v, func(ctx context.Context, kind rotator.Rotator, t *rotator.Target) (rotator.Progress, error) {
+		switch v.State {
+		case rotation.Disabled:
+			return kind.Retire(ctx, t, rotator.Disable)
+		case rotation.Retired:
+			if p, err := kind.Retire(ctx, t, rotator.Disable); err != nil || p.NotYet != "" {
+				return p, err
+			}
+			return kind.Retire(ctx, t, rotator.Destroy)
+		default:
+			return kind.Discard(ctx, t)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	_, err = e.update(ctx, s.name, func(s *subject) error {
+		v := s.state.Version(number)
+		if v == nil || !v.Undo {
+			return errStale
+		}
+		if e.notDone(v, progress, failed) {
+			return nil
+		}
+		if progress.Left != "" {
+			v.Left = progress.Left
+		}
+		return s.state.UndoDone(number, e.clock.Now())
+	})
+	return err
+}
+
+// trim destroys material that nothing will ask for again, and forgets versions
+// beyond the role's max_versions.
+func (e *Engine) trim(ctx context.Context, s *subject) error {
+	_, err := e.update(ctx, s.name, func(s *subject) error {
+		if s.state.InFlight != nil {
+			return errStale
+		}
+		for _, number := range s.expired() {
+			if err := e.store.DeleteMaterial(ctx, s.name, number); err != nil {
+				return err
+			}
+			s.state.Version(number).HasMaterial = false
+		}
+		for _, number := range s.state.Trim(s.role.Policy.MaxVersions) {
+			if err := e.store.DeleteMaterial(ctx, s.name, number); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return err
+}
+
+// expired are versions whose material can be of no use any more.
+func (s *subject) expired() (numbers []int) {
+	for i := range s.state.Versions {
+		v := &s.state.Versions[i]
+		if v.HasMaterial && v.Settled() && (v.Compromised || v.State == rotation.Discarded) {
+			numbers = append(numbers, v.Number)
+		}
+	}
+	return numbers
+}
+
+// Retire ends a retiring version before its time.
+func (e *Engine) Retire(ctx context.Context, name string, r RetireRequest) (*rotation.Version, error) {
+	if err := e.allowed(); err != nil {
+		return nil, err
+	}
+	var number int
+	_, err := e.update(ctx, name, func(s *subject) error {
+		if s.state.Deleted {
+			return notFound(name)
+		}
+		if s.state.InFlight != nil {
+			return conflictInFlight(s.state.InFlight)
+		}
+		if s.state.Divergence != nil {
+			return conflictDiverged(s)
+		}
+		v, err := s.retirable(r.Version)
+		if err != nil {
+			return err
+		}
+		now := e.clock.Now()
+		if until := e.ttlsEnd(s.name, v); !r.Force && until.After(now) {
+			return fault.New(fault.Conflict, "version %d may be in use until %s by readers that were promised so: retire it then, or with force=true", v.Number, until.Format(time.RFC3339))
+		}
+		number = v.Number
+		v.RetireAt, v.RetireBegun, v.Attention = now, now, nil
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.workers.add(true, name)
+	s, err := e.await(ctx, name, r.Wait, func(s *subject) bool {
+		v := s.state.Version(number)
+		return v == nil || v.Settled() || v.Attention != nil || v.State == rotation.Disabled && v.ProvenDead()
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.state.Version(number), nil
+}
+
+// retirable finds the version to retire: the named one, or the oldest retiring.
+func (s *subject) retirable(number int) (*rotation.Version, error) {
+	var oldest *rotation.Version
+	for i := range s.state.Versions {
+		v := &s.state.Versions[i]
+		if v.State != rotation.Retiring || number != 0 && v.Number != number {
+			continue
+		}
+		if oldest == nil || v.Number < oldest.Number {
+			oldest = v
+		}
+	}
+	if oldest != nil {
+		return oldest, nil
+	}
+	if number == 0 {
+		return nil, fault.New(fault.Conflict, "no version of %s is retiring", s.name)
+	}
+	v := s.state.Version(number)
+	if v == nil {
+		return nil, fault.Field("version", "%s has no version %d", s.name, number)
+	}
+	return nil, fault.New(fault.Conflict, "version %d of %s is %s: only a retiring version can be retired", number, s.name, v.State)
+}
+
+// ttlsEnd is until when a reader may rely on a retiring version: whoever read it
+// while it was current, by its own path, or from an earlier process.
+func (e *Engine) ttlsEnd(name string, v *rotation.Version) time.Time {
+	grace := v.Grace.Std()
+	end := v.DeactivatedTime.Add(schedule.Settle(grace))
+	if issued := e.memory.issuedUntil(name, v.Number); issued.After(end) {
+		end = issued
+	}
+	if settled := e.clock.Now().Add(schedule.Settle(grace) - e.beat()); settled.After(end) {
+		end = settled
+	}
+	return end
+}

@@ -1,0 +1,380 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
+)
+
+// createWithin bounds how long a role write waits for its first version.
+const createWithin = 30 * time.Second
+
+// cleanWithin bounds how long a failed creation waits for its remains to go, so
+// that the operator can try again at once.
+const cleanWithin = 5 * time.Second
+
+// RoleNames lists the roles.
+func (e *Engine) RoleNames(ctx context.Context) ([]string, error) { return e.store.Roles(ctx) }
+
+// Role returns the operator's intent.
+func (e *Engine) Role(ctx context.Context, name string) (*store.Role, error) {
+	s, err := e.loadLive(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if kind, ok := e.rotators[s.role.Type]; ok {
+		s.role.Values = kind.Kind().Options.WithDefaults(s.role.Values)
+	}
+	return s.role, nil
+}
+
+// WriteRole makes a role, and its first version current before it answers; or it
+// changes the policy of one. A creation that fails leaves no role.
+func (e *Engine) WriteRole(ctx context.Context, w Write) (*RoleWritten, error) {
+	before, err := e.loadLive(ctx, w.Name)
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return nil, err
+	}
+	var stored *store.Role
+	if before != nil {
+		stored = before.role
+	}
+	role, warnings, err := e.mergeRole(ctx, stored, w)
+	if err != nil {
+		return nil, err
+	}
+	if stored != nil {
+		return e.changeRole(ctx, role, warnings)
+	}
+	return e.createRole(ctx, role, w.Actor, warnings)
+}
+
+// mergeRole lays what was given over what is stored, and refuses what is wrong.
+func (e *Engine) mergeRole(ctx context.Context, before *store.Role, w Write) (*store.Role, []string, error) {
+	given := maps.Clone(w.Given)
+	typ, _ := given["type"].(string)
+	connection, named := given["connection"].(string)
+	delete(given, "type")
+	delete(given, "connection")
+	kind, err := e.roleKind(before, typ)
+	if err != nil {
+		return nil, nil, err
+	}
+	k := kind.Kind()
+	role := &store.Role{Name: w.Name, Type: k.Name, Connection: connection, Values: option.Values{}, CreatedTime: e.clock.Now(), Policy: defaultPolicy(k)}
+	if before != nil {
+		if named && connection != before.Connection {
+			return nil, nil, fault.Field("connection", "is %q and cannot be changed: the role's versions live there", before.Connection)
+		}
+		role.Connection, role.Values, role.CreatedTime, role.Policy = before.Connection, maps.Clone(before.Values), before.CreatedTime, before.Policy
+	}
+	shared, own := split(RoleOptions(), given)
+	if err := e.mergePolicy(kind, role, shared); err != nil {
+		return nil, nil, err
+	}
+	if err := mergeValues(k.Options, k.Name, role.Values, own); err != nil {
+		return nil, nil, err
+	}
+	if before != nil {
+		if fixed := k.Options.Changed(before.Values, role.Values, func(o option.Option) bool { return o.Immutable }); len(fixed) > 0 {
+			return nil, nil, fault.Field(fixed[0], "cannot be changed once the role exists: make another role")
+		}
+	}
+	warnings, err := e.checkRole(ctx, kind, before, role, w)
+	return role, warnings, err
+}
+
+func (e *Engine) roleKind(before *store.Role, typ string) (rotator.Rotator, error) {
+	if before != nil {
+		if typ != "" && typ != before.Type {
+			return nil, fault.Field("type", "is %s and cannot be changed: make another role", before.Type)
+		}
+		return e.kindOf(before.Type)
+	}
+	if kind, ok := e.rotators[typ]; ok {
+		return kind, nil
+	}
+	known := strings.Join(slices.Sorted(maps.Keys(e.rotators)), ", ")
+	if typ == "" {
+		return nil, fault.Field("type", "is required: one of %s", known)
+	}
+	return nil, fault.Field("type", "%q is not a type of role: use one of %s", typ, known)
+}
+
+// checkRole asks the connection and the kind.
+func (e *Engine) checkRole(ctx context.Context, kind rotator.Rotator, before, role *store.Role, w Write) ([]string, error) {
+	conn, err := e.roleConnection(ctx, kind.Kind(), role)
+	if err != nil {
+		return nil, err
+	}
+	after := roleView(role, conn)
+	after.Secrets = w.Secrets
+	var was *rotator.Role
+	if before != nil {
+		was = roleView(before, conn)
+	}
+	if err := kind.CheckRole(was, after); err != nil {
+		return nil, err
+	}
+	if warner, ok := kind.(rotator.Warner); ok {
+		return warner.Warnings(after), nil
+	}
+	return nil, nil
+}
+
+func (e *Engine) roleConnection(ctx context.Context, k rotator.Kind, role *store.Role) (*store.Connection, error) {
+	if len(k.ConnectionTypes) == 0 {
+		if role.Connection != "" {
+			return nil, fault.Field("connection", "is not a field of type %s: it needs none", k.Name)
+		}
+		return nil, nil
+	}
+	if role.Connection == "" {
+		return nil, fault.Field("connection", "is required: the name of a connection of type %s", strings.Join(k.ConnectionTypes, " or "))
+	}
+	doc, err := e.store.Connection(ctx, role.Connection)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case doc == nil:
+		return nil, fault.Field("connection", "there is no connection %q: write connections/%s first", role.Connection, role.Connection)
+	case !slices.Contains(k.ConnectionTypes, doc.Type):
+		return nil, fault.Field("connection", "%q is of type %s: a role of type %s needs %s", role.Connection, doc.Type, k.Name, strings.Join(k.ConnectionTypes, " or "))
+	case !allowsRole(doc, role.Name):
+		return nil, fault.Field("connection", "%q does not allow the role %q: see its allowed_roles", role.Connection, role.Name)
+	}
+	return doc, nil
+}
+
+// changeRole stores a changed policy. Times derived from it follow in the
+// background, from the policy's fingerprint.
+func (e *Engine) changeRole(ctx context.Context, role *store.Role, warnings []string) (*RoleWritten, error) {
+	unlock, err := e.locks.lock(ctx, role.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if _, err := e.loadLive(ctx, role.Name); err != nil {
+		return nil, err
+	}
+	defer e.cache.drop(role.Name)
+	if err := e.store.PutRole(ctx, role); err != nil {
+		return nil, err
+	}
+	e.workers.add(false, role.Name)
+	return &RoleWritten{Role: role, Warnings: warnings}, nil
+}
+
+// createRole stores the intent of a new role and of its first rotation, and waits.
+func (e *Engine) createRole(ctx context.Context, role *store.Role, who Actor, warnings []string) (*RoleWritten, error) {
+	if err := e.allowed(); err != nil {
+		return nil, err
+	}
+	by, err := e.actor(ctx, who)
+	if err != nil {
+		return nil, err
+	}
+	id, err := newID()
+	if err != nil {
+		return nil, err
+	}
+	expected := e.waiters.expect(id)
+	if err := e.storeNewRole(ctx, role, &rotation.Intent{ID: id, Trigger: rotation.Initial, At: e.clock.Now(), Attempt: 1, Actor: by}); err != nil {
+		e.waiters.forget(id)
+		return nil, err
+	}
+	e.workers.add(true, role.Name)
+	r, err := e.outcome(ctx, role.Name, id, createWithin, expected)
+	if err == nil && r.Outcome == rotation.Succeeded {
+		return &RoleWritten{Role: role, Warnings: warnings, Rotation: r}, nil
+	}
+	if err == nil && r.Outcome == "" {
+		err = e.abandon(ctx, role.Name, id)
+	} else if err == nil {
+		err = fault.New(fault.Target, "%s", r.Error.Message)
+	}
+	if err == nil { // it succeeded at the last moment
+		return &RoleWritten{Role: role, Warnings: warnings}, nil
+	}
+	e.awaitGone(ctx, role.Name)
+	return nil, fault.New(fault.KindOf(err), "role %s was not created: %w", role.Name, err)
+}
+
+// storeNewRole writes state, then role: until the second Put there is no role.
+func (e *Engine) storeNewRole(ctx context.Context, role *store.Role, intent *rotation.Intent) error {
+	unlock, err := e.locks.lock(ctx, role.Name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if s, err := e.load(ctx, role.Name); err == nil {
+		if s.state.Deleted {
+			return fault.New(fault.Conflict, "the last versions of a deleted role %q are still being ended: wait for that, or delete it with force=true", role.Name)
+		}
+		return fault.New(fault.Conflict, "role %q was made by another request meanwhile", role.Name)
+	} else if !fault.Is(err, fault.NotFound) {
+		return err
+	}
+	tombstone, err := e.store.Tombstone(ctx, role.Name)
+	if err != nil {
+		return err
+	}
+	state := &rotation.State{Intent: intent, Policy: fingerprint(role.Policy)}
+	if tombstone != nil {
+		state.Highest, state.Base = tombstone.Highest, tombstone.Highest
+	}
+	defer e.cache.drop(role.Name)
+	if err := e.store.PutState(ctx, role.Name, state); err != nil {
+		return err
+	}
+	if err := e.store.PutRole(ctx, role); err != nil {
+		return err
+	}
+	e.summaries.set(&subject{name: role.Name, role: role, state: state})
+	return nil
+}
+
+// abandon gives up a creation that takes too long.
+func (e *Engine) abandon(ctx context.Context, name, id string) error {
+	late := fault.New(fault.Target, "its first version was not ready within %s", createWithin)
+	s, err := e.update(ctx, name, func(s *subject) error {
+		r := s.state.InFlight
+		switch now := e.clock.Now(); {
+		case r != nil && r.ID == id && r.BeforeSwitch():
+			if err := s.state.Fail(now, failureOf(late, nil), rotation.AfterFailure{}); err != nil {
+				return err
+			}
+			return s.state.Delete(now)
+		case s.state.Intent != nil && s.state.Intent.ID == id:
+			return s.state.Delete(now)
+		default:
+			return errNoChange
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if !s.state.Deleted {
+		return nil
+	}
+	e.workers.interrupt(name)
+	e.workers.add(true, name)
+	return late
+}
+
+// awaitGone waits a little for what a failed creation left to be cleaned up.
+func (e *Engine) awaitGone(ctx context.Context, name string) {
+	if _, err := e.await(ctx, name, cleanWithin, func(s *subject) bool { return !s.state.Deleted }); err != nil && !fault.Is(err, fault.NotFound) {
+		e.logger.Warn("could not see whether a failed role is cleaned up", "role", name, "error", err)
+	}
+}
+
+// DeleteRole ends a role: what readers hold retires after its grace, and is proven
+// dead; until then the name is taken. With force the objects stay outside.
+func (e *Engine) DeleteRole(ctx context.Context, name string, force bool) (warnings []string, err error) {
+	if force {
+		return e.forceDelete(ctx, name)
+	}
+	s, err := e.update(ctx, name, func(s *subject) error {
+		switch {
+		case s.state.Deleted:
+			return errNoChange
+		case s.state.InFlight != nil:
+			return conflictInFlight(s.state.InFlight)
+		case s.state.Divergence != nil:
+			return fault.New(fault.Conflict, "the role is diverged: %s; reconcile it first, or delete it with force=true, which leaves its objects at the target", s.state.Divergence.Reason)
+		}
+		return s.state.Delete(e.clock.Now())
+	})
+	if fault.Is(err, fault.NotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	e.workers.add(true, name)
+	for i := range s.state.Versions {
+		if v := &s.state.Versions[i]; v.State == rotation.Retiring {
+			warnings = append(warnings, fmt.Sprintf("version %d (%s) stays valid until %s, then it is ended; the name cannot be used again before that", v.Number, v.Identifier, v.RetireAt.Format(timeFormat)))
+		}
+	}
+	return warnings, nil
+}
+
+func (e *Engine) forceDelete(ctx context.Context, name string) (warnings []string, err error) {
+	unlock, err := e.locks.lock(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	s, err := e.load(ctx, name)
+	if fault.Is(err, fault.NotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for i := range s.state.Versions {
+		if v := &s.state.Versions[i]; !v.Settled() {
+			warnings = append(warnings, fmt.Sprintf("version %d (%s) was left at the target as it is: end it there by hand", v.Number, v.Identifier))
+		}
+	}
+	defer e.forget(name)
+	return warnings, e.endRole(ctx, s)
+}
+
+// bury moves a deleted role into its tombstone, and ends the tombstone's work when
+// nothing is left.
+func (e *Engine) bury(ctx context.Context, s *subject) error {
+	unlock, err := e.locks.lock(ctx, s.name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if s, err = e.load(ctx, s.name); err != nil {
+		return err
+	}
+	if !s.state.Deleted {
+		return errStale
+	}
+	if s.state.Settled() && len(s.state.Incidents) == 0 {
+		return e.endRole(ctx, s)
+	}
+	if s.buried {
+		return nil
+	}
+	s.buried = true
+	if err := e.put(ctx, s); err != nil {
+		return err
+	}
+	return e.store.DeleteRole(ctx, s.name)
+}
+
+// endRole removes every document of a role but for its highest version number.
+func (e *Engine) endRole(ctx context.Context, s *subject) error {
+	defer e.cache.drop(s.name)
+	if err := e.store.DeleteAllMaterial(ctx, s.name); err != nil {
+		return err
+	}
+	if !s.buried { // its end, in one Put, should the deletes below be interrupted
+		s.state.Versions, s.buried = nil, true
+		s.state.Deleted = true
+		if err := e.put(ctx, s); err != nil {
+			return err
+		}
+	}
+	if err := e.store.DeleteRole(ctx, s.name); err != nil {
+		return err
+	}
+	return e.store.PutTombstone(ctx, s.name, &store.Tombstone{Highest: s.state.Highest})
+}

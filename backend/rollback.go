@@ -1,0 +1,122 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+)
+
+// Rollback makes an earlier version current again: the pointer alone while that
+// one lives, else the kind brings it back from its kept material; it is verified
+// in any case. A held rotation is given up for it.
+func (e *Engine) Rollback(ctx context.Context, name string, r RollbackRequest) (*rotation.Rotation, error) {
+	if s, err := e.loadLive(ctx, name); err != nil {
+		return nil, err
+	} else if held := s.state.InFlight; held != nil && held.Held != "" {
+		if err := e.giveUpHeld(ctx, name, r.Version); err != nil {
+			return nil, err
+		}
+	}
+	return e.request(ctx, name, r.Actor, r.Wait, func(s *subject, i *rotation.Intent) error {
+		if s.state.Divergence != nil {
+			return conflictDiverged(s)
+		}
+		number, err := e.rollbackTo(s, r.Version)
+		if err != nil {
+			return err
+		}
+		i.Trigger, i.Version, i.Force = rotation.Rollback, number, r.Force
+		s.state.ActionRequired = ""
+		return nil
+	})
+}
+
+// giveUpHeld ends a held rotation in favour of a rollback that is possible.
+func (e *Engine) giveUpHeld(ctx context.Context, name string, version int) error {
+	_, err := e.update(ctx, name, func(s *subject) error {
+		if held := s.state.InFlight; held == nil || held.Held == "" {
+			return errNoChange
+		}
+		if _, err := e.rollbackTo(s, version); err != nil {
+			return err
+		}
+		return s.state.Supersede(e.clock.Now())
+	})
+	return err
+}
+
+// rollbackTo finds the version to go back to: the named one if it is eligible, or
+// the highest eligible below the current one.
+func (e *Engine) rollbackTo(s *subject, number int) (int, error) {
+	if number != 0 {
+		if number < 0 {
+			return 0, fault.Field("version", "must be the number of a version, 1 or more")
+		}
+		v := s.state.Version(number)
+		if v == nil {
+			return 0, fault.Field("version", "%s has no version %d that could be brought back", s.name, number)
+		}
+		if reason := e.notEligible(s, v); reason != "" {
+			return 0, fault.New(fault.Conflict, "cannot roll back to version %d: %s", number, reason)
+		}
+		return number, nil
+	}
+	var reasons []string
+	for _, v := range slices.Backward(s.state.Versions) {
+		if v.Number >= s.state.Current {
+			continue
+		}
+		reason := e.notEligible(s, &v)
+		if reason == "" {
+			return v.Number, nil
+		}
+		reasons = append(reasons, fmt.Sprintf("version %d: %s", v.Number, reason))
+	}
+	if len(reasons) == 0 {
+		return 0, fault.New(fault.Conflict, "there is no version before %d to roll back to", s.state.Current)
+	}
+	return 0, fault.New(fault.Conflict, "no earlier version can be rolled back to: %s", joinFirst(reasons, 5))
+}
+
+// notEligible is why a version cannot become current again, "" if it can.
+func (e *Engine) notEligible(s *subject, v *rotation.Version) string {
+	switch {
+	case v.Number == s.state.Current:
+		return "it is the current version"
+	case v.Compromised:
+		return "it is compromised"
+	case v.State == rotation.Pending || v.State == rotation.Discarded:
+		return "it never was current"
+	case v.Undo:
+		return "it is being undone"
+	case v.State == rotation.Standby:
+		return "it never was current: rotate makes it so"
+	case !v.HasMaterial:
+		return "its material was destroyed"
+	case v.State == rotation.Retiring && v.RetireBegun.IsZero():
+		return ""
+	}
+	restorer, ok := e.rotators[s.role.Type].(rotator.Restorer)
+	if !ok {
+		return "its retirement has begun, and this type cannot bring a version back"
+	}
+	return restorer.Restorable(&rotator.Target{Role: roleView(s.role, nil), Version: *v, Now: e.clock.Now()})
+}
+
+func joinFirst(texts []string, most int) string {
+	out := ""
+	for i, text := range texts {
+		if i == most {
+			return out + fmt.Sprintf("; and %d more", len(texts)-most)
+		}
+		if i > 0 {
+			out += "; "
+		}
+		out += text
+	}
+	return out
+}

@@ -1,0 +1,129 @@
+package backend
+
+import (
+	"context"
+	"maps"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
+)
+
+// RotateRoot gives a connection a new credential of its own. The new secret is
+// stored before it is set; whoever finds both afterwards asks the target which one
+// works.
+func (e *Engine) RotateRoot(ctx context.Context, name string) error {
+	if err := e.allowed(); err != nil {
+		return err
+	}
+	unlock, err := e.locks.lock(ctx, connectionLock(name))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	// From here on a client that hangs up cancels nothing.
+	ctx, done := context.WithTimeout(e.ctx, effectTimeout)
+	defer done()
+	doc, err := e.connection(ctx, name)
+	if err != nil {
+		return err
+	}
+	if doc.NextSecrets != nil {
+		if doc, err = e.settleRootLocked(ctx, doc); err != nil {
+			return err
+		}
+	}
+	return e.rotateRoot(ctx, doc)
+}
+
+func (e *Engine) rotateRoot(ctx context.Context, doc *store.Connection) error {
+	kind, err := e.connectionKind(doc.Type)
+	if err != nil {
+		return err
+	}
+	rooter, ok := kind.(rotator.RootRotator)
+	if !ok {
+		return fault.New(fault.Invalid, "connections of type %s have no credential that can be rotated here", doc.Type)
+	}
+	conn, err := e.connections.get(doc)
+	if err != nil {
+		return err
+	}
+	next, err := rooter.NewRoot(ctx, configOf(doc, doc.Secrets), e.system)
+	if err != nil {
+		return err
+	}
+	doc.NextSecrets = next.Reveal()
+	if err := e.store.PutConnection(ctx, doc); err != nil {
+		return err
+	}
+	setErr := e.effect(ctx, func(ctx context.Context) error { return rooter.SetRoot(ctx, conn, next) })
+	settled, err := e.settleRootLocked(ctx, doc)
+	if err != nil {
+		return err
+	}
+	if setErr != nil && settled.RotatedTime.Equal(doc.RotatedTime) {
+		return setErr
+	}
+	return nil
+}
+
+// settleRoot finds out which credential works after an interrupted rotation.
+func (e *Engine) settleRoot(ctx context.Context, name string) (*store.Connection, error) {
+	unlock, err := e.locks.lock(ctx, connectionLock(name))
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	doc, err := e.connection(ctx, name)
+	if err != nil || doc.NextSecrets == nil {
+		return doc, err
+	}
+	return e.settleRootLocked(ctx, doc)
+}
+
+// settleRootLocked asks the target, the new credential first: it was set if it
+// works. Only the target's own refusal decides; no answer leaves both stored.
+func (e *Engine) settleRootLocked(ctx context.Context, doc *store.Connection) (*store.Connection, error) {
+	kind, err := e.connectionKind(doc.Type)
+	if err != nil {
+		return nil, err
+	}
+	next := maps.Clone(doc.Secrets)
+	maps.Copy(next, doc.NextSecrets)
+	settled := *doc
+	settled.NextSecrets = nil
+	err = e.ping(ctx, kind, configOf(doc, next))
+	switch {
+	case err == nil:
+		settled.Secrets, settled.RotatedTime = next, e.clock.Now()
+	case !fault.Is(err, fault.AuthFailed):
+		return nil, err
+	default:
+		if err := e.ping(ctx, kind, configOf(doc, doc.Secrets)); err != nil {
+			return nil, fault.New(fault.KindOf(err), "neither the old nor the new credential of connection %s works: %w", doc.Name, err)
+		}
+	}
+	if err := e.store.PutConnection(ctx, &settled); err != nil {
+		return nil, err
+	}
+	return &settled, nil
+}
+
+// resumeRoots settles what an earlier process left open, after an unseal.
+func (e *Engine) resumeRoots(ctx context.Context) {
+	names, err := e.store.Connections(ctx)
+	if err != nil {
+		e.logger.Warn("could not list the connections", "error", err)
+		return
+	}
+	for _, name := range names {
+		doc, err := e.store.Connection(ctx, name)
+		if err != nil || doc == nil || doc.NextSecrets == nil {
+			continue
+		}
+		if _, err := e.settleRoot(ctx, name); err != nil {
+			e.logger.Warn("a connection's new credential is not settled; tried again at its next use", "connection", name, "error", err)
+		}
+	}
+}

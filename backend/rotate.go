@@ -1,0 +1,118 @@
+package backend
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"time"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+)
+
+// allowed refuses requests that act while the mount is paused.
+func (e *Engine) allowed() error {
+	if e.config.Load().Paused {
+		return fault.New(fault.Conflict, "this mount is paused: nothing acts until config has paused=false")
+	}
+	return nil
+}
+
+// actor is who asked, with the token's accessor hashed.
+func (e *Engine) actor(ctx context.Context, a Actor) (rotation.Actor, error) {
+	out := rotation.Actor{EntityID: a.EntityID, DisplayName: a.DisplayName}
+	if a.Accessor == "" {
+		return out, nil
+	}
+	identity, err := e.identity(ctx)
+	if err != nil {
+		return out, err
+	}
+	h := hmac.New(sha256.New, identity.HMACKey)
+	h.Write([]byte("accessor\x00" + a.Accessor))
+	out.AccessorHash = hex.EncodeToString(h.Sum(nil))
+	return out, nil
+}
+
+// Rotate makes a new version current now, or lets a held rotation resume. It
+// answers with the rotation, which may still be in flight after the wait.
+func (e *Engine) Rotate(ctx context.Context, name string, r RotateRequest) (*rotation.Rotation, error) {
+	if r.Resume {
+		return e.resumeHeld(ctx, name, r)
+	}
+	return e.request(ctx, name, r.Actor, r.Wait, func(s *subject, i *rotation.Intent) error {
+		if s.state.Divergence != nil {
+			return conflictDiverged(s)
+		}
+		i.Trigger, i.Force = rotation.Manual, r.Force
+		s.state.Blocked, s.state.ActionRequired = "", ""
+		return nil
+	})
+}
+
+// request stores the intent of a rotation, lets a worker run, and waits.
+func (e *Engine) request(ctx context.Context, name string, who Actor, wait time.Duration, fill func(*subject, *rotation.Intent) error) (*rotation.Rotation, error) {
+	if err := e.allowed(); err != nil {
+		return nil, err
+	}
+	by, err := e.actor(ctx, who)
+	if err != nil {
+		return nil, err
+	}
+	id, err := newID()
+	if err != nil {
+		return nil, err
+	}
+	expected := e.waiters.expect(id)
+	_, err = e.update(ctx, name, func(s *subject) error {
+		if s.state.Deleted {
+			return notFound(name)
+		}
+		if s.state.InFlight != nil {
+			return conflictInFlight(s.state.InFlight)
+		}
+		intent := &rotation.Intent{ID: id, At: e.clock.Now(), Attempt: 1, Actor: by}
+		if err := fill(s, intent); err != nil {
+			return err
+		}
+		s.state.Intent = intent
+		return nil
+	})
+	if err != nil {
+		e.waiters.forget(id)
+		return nil, err
+	}
+	e.workers.add(true, name)
+	return e.outcome(ctx, name, id, wait, expected)
+}
+
+// resumeHeld lets a held rotation try its failed step again.
+func (e *Engine) resumeHeld(ctx context.Context, name string, r RotateRequest) (*rotation.Rotation, error) {
+	if err := e.allowed(); err != nil {
+		return nil, err
+	}
+	var expected <-chan result
+	var id string
+	_, err := e.update(ctx, name, func(s *subject) error {
+		held := s.state.InFlight
+		if s.state.Deleted {
+			return notFound(name)
+		}
+		if held == nil || held.Held == "" {
+			return fault.New(fault.Conflict, "no rotation of %s is held: there is nothing to resume", name)
+		}
+		id = held.ID
+		expected = e.waiters.expect(id)
+		resume(held)
+		return nil
+	})
+	if err != nil {
+		if id != "" {
+			e.waiters.forget(id)
+		}
+		return nil, err
+	}
+	e.workers.add(true, name)
+	return e.outcome(ctx, name, id, r.Wait, expected)
+}

@@ -1,0 +1,299 @@
+package backend
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/schedule"
+)
+
+// summaries keep, in memory, what status shows of every role.
+type summaries struct {
+	mu    sync.Mutex
+	by    map[string]summary
+	epoch int
+	full  bool
+}
+
+// summary is a role's state at its last change; the word for it depends on the time.
+type summary struct {
+	RoleSummary
+	fixed        RoleState // a state that no time changes, "" for none
+	reason       string
+	failing      bool
+	rotating     bool
+	grace        bool
+	overdueAfter time.Duration
+}
+
+func (m *summaries) set(s *subject) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.by == nil {
+		m.by = map[string]summary{}
+	}
+	if s.state.Deleted {
+		delete(m.by, s.name)
+		return
+	}
+	m.by[s.name] = s.summary()
+}
+
+func (m *summaries) drop(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.by, name)
+}
+
+func (m *summaries) count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.by)
+}
+
+func (m *summaries) ready() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.full
+}
+
+// reset asks for a rebuild: another node changed something.
+func (m *summaries) reset() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.epoch++
+	m.full = false
+}
+
+func (m *summaries) begin() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.epoch
+}
+
+func (m *summaries) complete(epoch int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.full = m.full || m.epoch == epoch
+}
+
+func (m *summaries) all() []summary {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make([]summary, 0, len(m.by))
+	for _, s := range m.by {
+		out = append(out, s)
+	}
+	return out
+}
+
+// summary derives what status shows from a role's documents.
+func (s *subject) summary() summary {
+	st := s.state
+	out := summary{
+		RoleSummary: RoleSummary{
+			Name: s.name, Type: s.role.Type, CurrentVersion: st.Current, ActivatedTime: st.ActivatedTime,
+			NextRotation: st.NextRotation, LastError: lastError(st),
+		},
+		rotating: st.InFlight != nil || st.Intent != nil && st.Intent.Attempt == 1, overdueAfter: s.role.Policy.OverdueAfter.Std(),
+	}
+	held := ""
+	if st.InFlight != nil {
+		held = st.InFlight.Held
+	}
+	switch {
+	case st.Divergence != nil:
+		out.fixed, out.reason = StateDiverged, st.Divergence.Reason
+	case st.Blocked != "":
+		out.fixed, out.reason = StateBlocked, st.Blocked
+	case st.ActionRequired != "":
+		out.fixed, out.reason = StateActionRequired, st.ActionRequired
+	case held != "":
+		out.fixed, out.reason = StateActionRequired, held
+	}
+	out.failing = st.Failures > 0 || st.Postponed != nil || st.Ahead != nil
+	for i := range st.Versions {
+		v := &st.Versions[i]
+		out.grace = out.grace || v.State == rotation.Retiring || v.State == rotation.Disabled
+		out.failing = out.failing || v.Attention != nil && v.Attention.Failing
+	}
+	return out
+}
+
+// lastError is the newest trouble a person should read.
+func lastError(st *rotation.State) string {
+	if st.Postponed != nil {
+		return "preflight: " + st.Postponed.Reason
+	}
+	if st.InFlight != nil && st.InFlight.Error != nil {
+		return st.InFlight.Error.Message
+	}
+	for i := range st.Versions {
+		if v := &st.Versions[i]; v.Attention != nil && v.Attention.Failing {
+			return fmt.Sprintf("version %d: %s", v.Number, v.Attention.Reason)
+		}
+	}
+	if st.Last != nil && st.Last.Error != nil && st.Failures > 0 {
+		return st.Last.Error.Message
+	}
+	return ""
+}
+
+// at gives the state in a word at a time: of all that hold, the most urgent.
+func (s summary) at(now time.Time, mountOverdue time.Duration) summary {
+	s.Overdue = schedule.Overdue(s.NextRotation, now)
+	limit := s.overdueAfter
+	if limit == 0 {
+		limit = mountOverdue
+	}
+	switch {
+	case s.fixed != "":
+		s.State = s.fixed
+	case s.Overdue > limit:
+		s.State = StateOverdue
+	case s.failing:
+		s.State = StateFailing
+	case s.rotating:
+		s.State = StateRotating
+	case s.Overdue > 0:
+		s.State = StateDue
+	case s.grace:
+		s.State = StateGrace
+	default:
+		s.State = StateOK
+	}
+	return s
+}
+
+// Status lists every role at a glance, the most urgent first.
+func (e *Engine) Status(ctx context.Context, q StatusQuery) (*StatusPage, error) {
+	if !e.summaries.ready() {
+		if err := e.rebuild(ctx); err != nil {
+			return nil, err
+		}
+	}
+	now, page := e.clock.Now(), &StatusPage{Counts: map[RoleState]int{}}
+	var roles []summary
+	for _, s := range e.summaries.all() {
+		s = s.at(now, e.config.Load().OverdueAfter.Std())
+		page.Counts[s.State]++
+		if q.State == "" || q.State == s.State {
+			roles = append(roles, s)
+		}
+	}
+	slices.SortFunc(roles, func(a, b summary) int {
+		return cmp.Or(cmp.Compare(urgency(a.State), urgency(b.State)), -cmp.Compare(a.Overdue, b.Overdue), strings.Compare(a.Name, b.Name))
+	})
+	if q.After != "" {
+		roles = roles[slices.IndexFunc(roles, func(s summary) bool { return s.Name == q.After })+1:]
+	}
+	for _, s := range roles {
+		if q.Limit > 0 && len(page.Roles) == q.Limit {
+			page.Next = page.Roles[len(page.Roles)-1].Name
+			break
+		}
+		page.Roles = append(page.Roles, s.RoleSummary)
+	}
+	return page, nil
+}
+
+func urgency(s RoleState) int { return slices.Index(RoleStates, s) }
+
+// inUseTimeout bounds the question who still uses a version.
+const inUseTimeout = 5 * time.Second
+
+// RoleStatus shows one role in full. Who still uses a retiring version is asked at
+// the target; when that does not answer, the rest is shown all the same.
+func (e *Engine) RoleStatus(ctx context.Context, name string) (*RoleStatus, error) {
+	s, err := e.loadLive(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	sum := s.summary().at(e.clock.Now(), e.config.Load().OverdueAfter.Std())
+	out := &RoleStatus{
+		RoleSummary: sum.RoleSummary, Connection: s.role.Connection, StateReason: sum.reason,
+		ConsecutiveFailures: s.state.Failures, Rotation: s.state.InFlight, LastRotation: s.state.Last,
+		Versions: s.state.Versions, InUse: map[int][]rotator.Use{},
+	}
+	for _, link := range s.state.Incidents {
+		out.OpenIncidents = append(out.OpenIncidents, link.ID)
+		if steps := s.nextSteps(link.ID); len(steps) > 0 && out.StateReason == "" {
+			out.StateReason = steps[0]
+		}
+	}
+	if out.StateReason == "" {
+		out.StateReason = sum.LastError
+	}
+	if err := e.inUse(ctx, s, out); err != nil {
+		e.logger.Warn("could not ask who uses the retiring versions", "role", name, "error", failureOf(err, nil).Message)
+	}
+	return out, nil
+}
+
+func (e *Engine) inUse(ctx context.Context, s *subject, out *RoleStatus) error {
+	asker, ok := e.rotators[s.role.Type].(rotator.InUser)
+	if !ok {
+		return nil
+	}
+	ctx, done := context.WithTimeout(ctx, inUseTimeout)
+	defer done()
+	var failed error
+	for i := range s.state.Versions {
+		v := &s.state.Versions[i]
+		if v.State != rotation.Retiring && v.State != rotation.Disabled {
+			continue
+		}
+		t, err := e.target(ctx, s, *v)
+		if err == nil {
+			out.InUse[v.Number], err = asker.InUse(ctx, t)
+		}
+		failed = errors.Join(failed, err)
+	}
+	return failed
+}
+
+// History returns up to limit rotations that ended, newest first.
+func (e *Engine) History(ctx context.Context, name, before string, limit int) ([]rotation.Rotation, string, error) {
+	if _, err := e.loadLive(ctx, name); err != nil {
+		return nil, "", err
+	}
+	if limit <= 0 {
+		return nil, "", fault.Field("limit", "must be 1 or more")
+	}
+	return e.store.History(ctx, name, before, limit)
+}
+
+// Preflight is the checklist before a rotation, run now.
+func (e *Engine) Preflight(ctx context.Context, name string) ([]rotator.Line, error) {
+	s, err := e.loadLive(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	lines, err := e.preflight(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	if r := s.state.InFlight; r != nil {
+		lines = append(lines, rotator.Line{Check: "nothing in flight", Result: rotator.Fail, Detail: conflictInFlight(r).Error()})
+	} else {
+		lines = append(lines, rotator.Line{Check: "nothing in flight", Result: rotator.Pass, Detail: "no rotation is in flight"})
+	}
+	return append(lines, e.rollbackLine(s)), nil
+}
+
+// rollbackLine states in words what a rollback would do.
+func (e *Engine) rollbackLine(s *subject) rotator.Line {
+	if cur := s.state.CurrentVersion(); cur != nil {
+		return rotator.Line{Check: "rollback plan", Result: rotator.Pass, Detail: fmt.Sprintf("after the rotation, rollback would make version %d (%s) current again; it stays valid for %s", cur.Number, cur.Identifier, cur.Grace)}
+	}
+	return rotator.Line{Check: "rollback plan", Result: rotator.Warn, Detail: "there is no version to go back to"}
+}

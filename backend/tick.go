@@ -1,0 +1,127 @@
+package backend
+
+import (
+	"context"
+	"time"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+)
+
+// Tick is Vault's periodic call. It returns at once: Vault holds a lock of its own
+// for as long as this runs. What is due is handed to workers.
+func (e *Engine) Tick(ctx context.Context) error {
+	if err := e.Start(ctx); err != nil {
+		return err
+	}
+	e.beat()
+	if !e.system.Writable() || e.config.Load().Paused {
+		return nil
+	}
+	if !e.summaries.ready() {
+		e.nudge() // the watch builds the index, in the background
+	}
+	e.dispatch()
+	return nil
+}
+
+// dispatch hands over every role that needs a look by now.
+func (e *Engine) dispatch() {
+	if names := e.index.due(e.clock.Now()); len(names) > 0 {
+		e.workers.add(false, names...)
+	}
+}
+
+// watch is the engine's own timer: it wakes at the next due time, so that nothing
+// waits for Vault's minute, and beats so that a pause of the process is noticed.
+func (e *Engine) watch() {
+	for {
+		e.beat()
+		if e.system.Writable() && !e.config.Load().Paused {
+			if !e.summaries.ready() {
+				if err := e.rebuild(e.ctx); err != nil && e.ctx.Err() == nil {
+					e.logger.Error("could not read the roles; trying again", "error", err)
+				}
+			}
+			e.dispatch()
+		}
+		select {
+		case <-e.ctx.Done():
+			return
+		case <-e.wake:
+		case <-e.clock.After(e.untilNext()):
+		}
+	}
+}
+
+// minWake keeps a clock that stands still, or a role that is always due, from
+// spinning the watch.
+const minWake = 10 * time.Millisecond
+
+func (e *Engine) untilNext() time.Duration {
+	next := e.index.next()
+	if next.IsZero() {
+		return heartbeat
+	}
+	return min(max(next.Sub(e.clock.Now()), minWake), heartbeat)
+}
+
+// nudge lets the watch look again: the next due time may have changed.
+func (e *Engine) nudge() {
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// rebuild fills the index and the summaries from storage.
+func (e *Engine) rebuild(ctx context.Context) error {
+	names, err := e.store.Roles(ctx)
+	if err != nil {
+		return err
+	}
+	buried, err := e.store.Tombstones(ctx)
+	if err != nil {
+		return err
+	}
+	epoch := e.summaries.begin()
+	for _, name := range append(names, buried...) {
+		s, err := e.load(ctx, name)
+		if fault.Is(err, fault.NotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		e.summaries.set(s)
+		e.schedule(s)
+	}
+	e.summaries.complete(epoch)
+	e.resumeRoots(ctx)
+	return nil
+}
+
+// schedule notes when a role needs its next look; whatever is wrong with it is
+// found by the look itself.
+func (e *Engine) schedule(s *subject) {
+	at := e.clock.Now()
+	if v, err := e.view(s); err == nil {
+		if d := decide(v); d.act == actNothing {
+			at = d.at
+		}
+	}
+	e.index.set(s.name, at)
+}
+
+// forget drops a role that is gone from memory.
+func (e *Engine) forget(name string) {
+	e.index.forget(name)
+	e.summaries.drop(name)
+	e.cache.drop(name)
+	e.memory.forget(name)
+}
+
+// checkDelay spreads the checks after an unseal over the roles there are.
+func (e *Engine) checkDelay() time.Duration {
+	const perRole, most = 10 * time.Millisecond, 5 * time.Minute
+	return min(time.Duration(e.summaries.count())*perRole, most).Truncate(time.Second)
+}

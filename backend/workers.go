@@ -1,0 +1,175 @@
+package backend
+
+import (
+	"context"
+	"sync"
+)
+
+// urgentSlots are workers beyond the limit that only people's requests use: an
+// emergency never waits behind a thousand scheduled rotations.
+const urgentSlots = 8
+
+// workers run at most one job per role at a time, and a bounded number in all.
+// Goroutines exist only while there is work.
+type workers struct {
+	ctx   context.Context
+	run   func(ctx context.Context, name string)
+	limit func() int
+
+	mu      sync.Mutex
+	closed  bool
+	active  int
+	urgent  []string
+	normal  []string
+	queued  map[string]bool
+	running map[string]*job
+	idle    chan struct{} // closed and replaced whenever nothing is left to do
+}
+
+type job struct {
+	cancel context.CancelFunc
+	// again asks for another run when this one ends.
+	again, againUrgent bool
+}
+
+func newWorkers(ctx context.Context, limit func() int, run func(context.Context, string)) *workers {
+	return &workers{
+		ctx: ctx, run: run, limit: limit,
+		queued: map[string]bool{}, running: map[string]*job{}, idle: make(chan struct{}),
+	}
+}
+
+// add asks for a run of the role; urgent ones go first. It returns at once.
+func (w *workers) add(urgent bool, names ...string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, name := range names {
+		w.enqueue(name, urgent)
+	}
+	w.spawn()
+}
+
+func (w *workers) enqueue(name string, urgent bool) {
+	if w.closed {
+		return
+	}
+	if j := w.running[name]; j != nil {
+		j.again, j.againUrgent = true, j.againUrgent || urgent
+		return
+	}
+	if w.queued[name] && !urgent {
+		return
+	}
+	w.queued[name] = true
+	if urgent {
+		w.urgent = append(w.urgent, name)
+	} else {
+		w.normal = append(w.normal, name)
+	}
+}
+
+// interrupt cancels the role's running job, if any; it runs again.
+func (w *workers) interrupt(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if j := w.running[name]; j != nil {
+		j.cancel()
+	}
+}
+
+// spawn starts as many goroutines as there is work and room for.
+func (w *workers) spawn() {
+	for {
+		name, ok := w.take()
+		if !ok {
+			return
+		}
+		w.active++
+		go w.drain(name) // ends in finish, which close waits for
+	}
+}
+
+// take finds the next role to run, and claims it.
+func (w *workers) take() (string, bool) {
+	if w.closed {
+		return "", false
+	}
+	if name, ok := w.pop(&w.urgent, w.limit()+urgentSlots); ok {
+		return name, true
+	}
+	return w.pop(&w.normal, w.limit())
+}
+
+func (w *workers) pop(queue *[]string, room int) (string, bool) {
+	for len(*queue) > 0 && w.active < room {
+		name := (*queue)[0]
+		*queue = (*queue)[1:]
+		if !w.queued[name] { // taken through the other queue
+			continue
+		}
+		delete(w.queued, name)
+		w.running[name] = &job{cancel: func() {}}
+		return name, true
+	}
+	return "", false
+}
+
+// drain runs a role, then whatever else waits.
+func (w *workers) drain(name string) {
+	for ok := true; ok; name, ok = w.finish(name) {
+		ctx, cancel := context.WithCancel(w.ctx)
+		w.mu.Lock()
+		w.running[name].cancel = cancel
+		w.mu.Unlock()
+		w.run(ctx, name)
+		cancel()
+	}
+}
+
+// finish ends a role's run and takes the next one for the same goroutine.
+func (w *workers) finish(name string) (next string, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	j := w.running[name]
+	delete(w.running, name)
+	if j.again {
+		w.enqueue(name, j.againUrgent)
+	}
+	w.active--
+	if next, ok = w.take(); ok {
+		w.active++
+		return next, true
+	}
+	if w.active == 0 && len(w.running) == 0 {
+		close(w.idle)
+		w.idle = make(chan struct{})
+	}
+	return "", false
+}
+
+// wait returns when nothing is queued or running.
+func (w *workers) wait(ctx context.Context) error {
+	for {
+		w.mu.Lock()
+		done := len(w.running) == 0 && len(w.queued) == 0
+		idle := w.idle
+		w.mu.Unlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-idle:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// close takes no more work, and waits for what runs as long as ctx lasts; the
+// workers' own context must have been cancelled.
+func (w *workers) close(ctx context.Context) error {
+	w.mu.Lock()
+	w.closed, w.urgent, w.normal, w.queued = true, nil, nil, map[string]bool{}
+	w.mu.Unlock()
+	return w.wait(ctx)
+}

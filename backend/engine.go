@@ -205,6 +205,9 @@ func (e *Engine) Close() {
 	e.connections.closeAll()
 }
 
+// Quiesce waits until no worker runs and none is asked for.
+func (e *Engine) Quiesce(ctx context.Context) error { return e.workers.wait(ctx) }
+
 // Invalidate drops what is cached of a storage key that another node changed.
 func (e *Engine) Invalidate(key string) {
 	if name := store.RoleOf(key); name != "" {

@@ -1,0 +1,256 @@
+package rotatortest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/mark"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+)
+
+// Subject is a rotator under test, with a target of its own.
+type Subject struct {
+	Rotator rotator.Rotator
+	Role    *rotator.Role
+	Conn    rotator.Connection
+	// Works tells, without the rotator, whether a reader of what Render gave is
+	// accepted by the target.
+	Works func(t *testing.T, rendered map[string]any) bool
+	// Exists tells, without the rotator, whether the object is still at the target.
+	Exists func(t *testing.T, identifier string) bool
+	// Forge puts a foreign object in the place of the identifier; nil when that is
+	// impossible at the target.
+	Forge func(t *testing.T, identifier string)
+}
+
+const deadline = 30 * time.Second
+
+// Run proves the contract's promises for one kind and strategy. fresh makes a
+// subject whose target holds nothing of it.
+func Run(t *testing.T, fresh func(t *testing.T) *Subject) {
+	for _, c := range []struct {
+		name string
+		run  func(*testing.T, *suite)
+	}{
+		{"Plan has no effect outside", planHasNoEffect},
+		{"Verify refuses what was not prepared", verifyRefusesUnprepared},
+		{"Prepare is idempotent and makes it work", prepareIsIdempotent},
+		{"Discard undoes, is idempotent, and needs no Prepare", discardUndoes},
+		{"Retire ends a version in two idempotent stages", retireEnds},
+		{"Retire of what is gone is done", retireOfMissing},
+		{"Prepare brings back what Retire disabled or destroyed", prepareBringsBack},
+		{"Probe proves neither too much nor too little", probeIsHonest},
+		{"a foreign object is never touched", foreignIsLeft},
+		{"Render is stable", renderIsStable},
+		{"a cancelled context is obeyed", cancelledIsObeyed},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.run(t, &suite{Subject: fresh(t), key: mark.Key("conformance key")}) })
+	}
+}
+
+type suite struct {
+	*Subject
+	key     mark.Key
+	version int
+}
+
+func (s *suite) ctx(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), deadline)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// plan mints the next version and returns its target.
+func (s *suite) plan(t *testing.T) *rotator.Target {
+	s.version++
+	id, err := uuid.GenerateUUID()
+	require.NoError(t, err)
+	target := &rotator.Target{
+		Role: s.Role, Conn: s.Conn, MarkKey: s.key, Now: time.Now(), Others: map[string]int{},
+		Version: rotation.Version{Number: s.version, RotationID: id, State: rotation.Pending},
+		Mark:    mark.Mark{Instance: "conformance", Role: s.Role.Name, Version: s.version, RotationID: id},
+	}
+	planned, err := s.Rotator.Plan(s.ctx(t), target)
+	require.NoError(t, err)
+	require.NotEmpty(t, planned.Identifier)
+	require.NotEmpty(t, planned.Material)
+	target.Version.Identifier, target.Version.Object, target.Material = planned.Identifier, planned.Object, planned.Material
+	target.Version.HasMaterial = true
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), deadline)
+		defer cancel()
+		_, _ = s.Rotator.Retire(ctx, target, rotator.Disable)
+		_, _ = s.Rotator.Discard(ctx, target)
+	})
+	return target
+}
+
+func (s *suite) prepared(t *testing.T) *rotator.Target {
+	target := s.plan(t)
+	require.NoError(t, s.Rotator.Prepare(s.ctx(t), target))
+	return target
+}
+
+func (s *suite) works(t *testing.T, target *rotator.Target) bool {
+	rendered, err := s.Rotator.Render(target)
+	require.NoError(t, err)
+	return s.Works(t, rendered)
+}
+
+func (s *suite) retire(t *testing.T, target *rotator.Target, stage rotator.Stage) rotator.Progress {
+	p, err := s.Rotator.Retire(s.ctx(t), target, stage)
+	require.NoError(t, err)
+	require.Empty(t, p.NotYet)
+	return p
+}
+
+func planHasNoEffect(t *testing.T, s *suite) {
+	target := s.plan(t)
+	require.False(t, s.Exists(t, target.Version.Identifier))
+	require.False(t, s.works(t, target))
+}
+
+func verifyRefusesUnprepared(t *testing.T, s *suite) {
+	err := s.Rotator.Verify(s.ctx(t), s.plan(t))
+	require.Error(t, err)
+	require.Equal(t, fault.AuthFailed, fault.KindOf(err))
+}
+
+func prepareIsIdempotent(t *testing.T, s *suite) {
+	target := s.prepared(t)
+	require.NoError(t, s.Rotator.Prepare(s.ctx(t), target))
+	require.NoError(t, s.Rotator.Verify(s.ctx(t), target))
+	require.NoError(t, s.Rotator.Verify(s.ctx(t), target))
+	require.True(t, s.works(t, target))
+}
+
+func discardUndoes(t *testing.T, s *suite) {
+	target := s.plan(t)
+	for range 2 { // before Prepare
+		p, err := s.Rotator.Discard(s.ctx(t), target)
+		require.NoError(t, err)
+		require.Empty(t, p.NotYet)
+	}
+	require.NoError(t, s.Rotator.Prepare(s.ctx(t), target))
+	for range 2 {
+		p, err := s.Rotator.Discard(s.ctx(t), target)
+		require.NoError(t, err)
+		require.Empty(t, p.NotYet)
+		require.False(t, s.works(t, target))
+		require.False(t, s.Exists(t, target.Version.Identifier))
+	}
+}
+
+func retireEnds(t *testing.T, s *suite) {
+	target, other := s.prepared(t), s.prepared(t)
+	for range 2 {
+		s.retire(t, target, rotator.Disable)
+		require.False(t, s.works(t, target), "a disabled version must be refused")
+	}
+	for range 2 {
+		s.retire(t, target, rotator.Destroy)
+		require.False(t, s.works(t, target))
+		require.False(t, s.Exists(t, target.Version.Identifier))
+	}
+	require.True(t, s.works(t, other), "ending one version must leave the others alone")
+}
+
+func retireOfMissing(t *testing.T, s *suite) {
+	target := s.plan(t)
+	s.retire(t, target, rotator.Disable)
+	s.retire(t, target, rotator.Destroy)
+}
+
+func prepareBringsBack(t *testing.T, s *suite) {
+	restorer, ok := s.Rotator.(rotator.Restorer)
+	if !ok {
+		return // such a kind promises nothing here
+	}
+	target := s.prepared(t)
+	for _, stage := range []rotator.Stage{rotator.Disable, rotator.Destroy} {
+		s.retire(t, target, stage)
+		if restorer.Restorable(target) != "" {
+			continue
+		}
+		require.NoError(t, s.Rotator.Prepare(s.ctx(t), target))
+		require.NoError(t, s.Rotator.Verify(s.ctx(t), target))
+		require.True(t, s.works(t, target))
+		s.retire(t, target, rotator.Disable)
+	}
+}
+
+func probeIsHonest(t *testing.T, s *suite) {
+	prober, ok := s.Rotator.(rotator.Prober)
+	if !ok {
+		return
+	}
+	target, current := s.prepared(t), s.prepared(t)
+	target.Current = &rotator.Live{Version: current.Version, Material: current.Material}
+	proof, err := prober.Probe(s.ctx(t), target)
+	require.NoError(t, err)
+	require.False(t, proof.Dead, "a living version must not be taken for dead")
+
+	s.retire(t, target, rotator.Disable)
+	proof, err = prober.Probe(s.ctx(t), target)
+	require.NoError(t, err)
+	require.True(t, proof.Dead)
+	require.NotEmpty(t, proof.Result)
+
+	s.retire(t, target, rotator.Destroy)
+	proof, err = prober.Probe(s.ctx(t), target)
+	require.NoError(t, err)
+	require.True(t, proof.Dead)
+
+	// Where the current version is refused too, the refusal proves nothing.
+	s.retire(t, current, rotator.Disable)
+	_, err = prober.Probe(s.ctx(t), target)
+	require.Error(t, err)
+}
+
+func foreignIsLeft(t *testing.T, s *suite) {
+	if s.Forge == nil {
+		return
+	}
+	target := s.plan(t)
+	s.Forge(t, target.Version.Identifier)
+	require.Error(t, s.Rotator.Prepare(s.ctx(t), target))
+	for _, stage := range []rotator.Stage{rotator.Disable, rotator.Destroy} {
+		_, err := s.Rotator.Retire(s.ctx(t), target, stage)
+		require.Error(t, err)
+	}
+	_, err := s.Rotator.Discard(s.ctx(t), target)
+	require.Error(t, err)
+	require.True(t, s.Exists(t, target.Version.Identifier))
+}
+
+func renderIsStable(t *testing.T, s *suite) {
+	target := s.prepared(t)
+	first, err := s.Rotator.Render(target)
+	require.NoError(t, err)
+	again, err := s.Rotator.Render(target)
+	require.NoError(t, err)
+	require.Equal(t, first, again)
+}
+
+func cancelledIsObeyed(t *testing.T, s *suite) {
+	target := s.plan(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = s.Rotator.Prepare(ctx, target)
+		_ = s.Rotator.Verify(ctx, target)
+	}()
+	select {
+	case <-done:
+	case <-time.After(deadline):
+		t.Fatal("an effect went on after its context was cancelled")
+	}
+}

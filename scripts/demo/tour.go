@@ -137,7 +137,7 @@ never be rolled back to. What was done is kept in an incident.
 	if err != nil {
 		return err
 	}
-	_, err = say.vault(ctx, "read", "-format=json", "rotation/incidents/"+incident)
+	_, err = say.vault(ctx, "read", "-format=json", "-field=roles", "rotation/incidents/"+incident)
 	return err
 }
 
@@ -148,15 +148,24 @@ func rollback(ctx context.Context, say *narrator, s *stage, app *application) er
 	if err != nil {
 		return err
 	}
-	say.text("Version 4 becomes current, and somebody wants version 3 back, which still lives:\n")
+	say.text("Version 4 becomes current, and the application changes over:\n")
+	if _, err := say.vault(ctx, "write", "-f", "rotation/rotate/database"); err != nil {
+		return err
+	}
+	if err := s.until(ctx, app, "the application to use version 4", func(c counts) bool { return c.current == 4 }); err != nil {
+		return err
+	}
+	say.text("Somebody wants the one before it back, which still lives:\n")
 	for _, args := range [][]string{
-		{"write", "-f", "rotation/rotate/database"},
 		{"write", "-f", "rotation/rollback/database"},
 		{"read", "rotation/creds/database"},
 	} {
 		if _, err := say.vault(ctx, args...); err != nil {
 			return err
 		}
+	}
+	if err := s.until(ctx, app, "the application to use version 3 again", func(c counts) bool { return c.current == 3 }); err != nil {
+		return err
 	}
 	say.text("The leaked one is refused for ever:\n")
 	if err := say.refused(ctx, "write", "rotation/rollback/database", "version=2"); err != nil {
@@ -177,8 +186,8 @@ func rollback(ctx context.Context, say *narrator, s *stage, app *application) er
 func look(ctx context.Context, say *narrator, _ *stage, app *application) error {
 	say.heading("What an operator sees")
 	for _, args := range [][]string{
-		{"read", "-format=json", "rotation/status"},
-		{"read", "-format=json", "-field=rotations", "rotation/history/database", "limit=2"},
+		{"read", "-format=json", "-field=roles", "rotation/status"},
+		{"read", "-format=json", "-field=versions", "rotation/status/database"},
 	} {
 		if _, err := say.vault(ctx, args...); err != nil {
 			return err
@@ -188,9 +197,9 @@ func look(ctx context.Context, say *narrator, _ *stage, app *application) error 
 	if err != nil {
 		return err
 	}
-	say.text(`In all, the application made %s:
-the refusals are the emergency's, none is a rotation's or the rollback's. "make dev" leaves all this
-running for you to try.`, seen)
+	say.text(`In all, the application made %s.
+What was refused was the leaked password, in the emergency; the rotations and the rollback cost nothing.
+Every rotation is kept in rotation/history/database. "make dev" leaves all this running for you to try.`, seen)
 	return nil
 }
 

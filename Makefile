@@ -32,7 +32,7 @@ help: ## this list
 
 .PHONY: demo
 demo: check-go ## see it work: a real Vault and a real PostgreSQL, every step explained (stops by itself)
-	@$(servers); go run ./scripts/demo
+	@$(servers); go build -o bin/demo ./scripts/demo; exec bin/demo
 
 .PHONY: test
 test: setup test-unit test-e2e ## set-up, unit tests with the race detector, end-to-end tests
@@ -75,7 +75,7 @@ check-generated: check-go ## fails when a generated file is not what the code sa
 
 .PHONY: dev
 dev: check-go ## the demo's Vault and PostgreSQL, left running until Ctrl-C
-	@$(servers); go run ./scripts/demo -keep
+	@$(servers); go build -o bin/demo ./scripts/demo; exec bin/demo -keep
 
 .PHONY: bench
 bench: check-go ## benchmarks, COUNT times each; compare runs with benchstat

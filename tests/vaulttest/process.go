@@ -25,7 +25,7 @@ func (s *Server) start(ctx context.Context) error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(s.options.Binary, "server", "-config="+s.configFile()) //nolint:noctx // outlives the context, which bounds the start alone
+	cmd := exec.Command(s.options.Binary, "server", "-config="+s.configFile()) // not CommandContext: it outlives the context, which bounds the start alone
 	cmd.Env = s.environment()
 	cmd.Dir = s.dir
 	cmd.Stdout, cmd.Stderr = log, log
@@ -144,7 +144,7 @@ func (s *Server) until(ctx context.Context, what string, condition func(context.
 func freePorts(n int) ([]int, error) {
 	ports := make([]int, 0, n)
 	for range n {
-		listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a local bind does not wait
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, err
 		}

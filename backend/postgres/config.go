@@ -166,7 +166,9 @@ var environmentFile = []string{"PGSERVICE", "PGSERVICEFILE", "PGSSLCERTMODE"}
 // has flowed into. The driver insists on making its configurations itself, from a
 // text, the environment and the home directory; everything it may take from there
 // is named in the text (which wins), removed for the moment, or overwritten below.
-var driverConfig = sync.OnceValues(func() (*pgxpool.Config, error) {
+var driverConfig = sync.OnceValues(newDriverConfig)
+
+func newDriverConfig() (*pgxpool.Config, error) {
 	for _, name := range environmentFile {
 		if value, set := os.LookupEnv(name); set {
 			_ = os.Unsetenv(name)
@@ -176,7 +178,7 @@ var driverConfig = sync.OnceValues(func() (*pgxpool.Config, error) {
 	return pgxpool.ParseConfig("host=127.0.0.1 port=1 dbname=none user=none password=none passfile='' sslmode=disable " +
 		"sslcert='' sslkey='' sslrootcert='' sslnegotiation='' connect_timeout=5 target_session_attrs=any " +
 		"min_protocol_version=3.0 max_protocol_version=3.0 channel_binding=prefer require_auth='' krbsrvname='' krbspn=''")
-})
+}
 
 // login describes a session to open.
 type login struct {
@@ -246,7 +248,7 @@ func (c *Config) requireAuth(asked bool) string {
 // schemas of a database from being called in place of the server's own.
 func (c *Config) adminSettings() map[string]string {
 	return map[string]string{
-		"application_name":                    applicationName,
+		"application_name":                    ApplicationName,
 		"search_path":                         "pg_catalog",
 		"client_encoding":                     "UTF8",
 		"standard_conforming_strings":         "on",
@@ -257,6 +259,7 @@ func (c *Config) adminSettings() map[string]string {
 	}
 }
 
-const applicationName = "vault-plugin-secrets-rotation"
+// ApplicationName is how our own sessions call themselves.
+const ApplicationName = "vault-plugin-secrets-rotation"
 
 func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }

@@ -112,7 +112,7 @@ func (db *DB) Ping(ctx context.Context) error {
 func (db *DB) Login(ctx context.Context, user string, password secret.String) (*Session, error) {
 	ctx, cancel := db.bound(ctx)
 	defer cancel()
-	settings := map[string]string{"application_name": applicationName}
+	settings := map[string]string{"application_name": ApplicationName}
 	conn, err := db.connect(ctx, login{user: user, password: password, database: db.config.Address.Database, asked: true, settings: settings})
 	if err != nil {
 		return nil, err

@@ -3,7 +3,6 @@ package postgresql
 import (
 	"context"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
@@ -42,8 +41,10 @@ func mintPassword(ctx context.Context, policy string, from rotator.PasswordPolic
 	if err != nil {
 		return secret.String{}, &fault.Error{Kind: fault.Invalid, Field: "password_policy", Message: "cannot be used: " + err.Error(), Err: err}
 	}
-	if password == "" || len(password) > maxPasswordBytes || !utf8.ValidString(password) || strings.ContainsRune(password, 0) {
-		return secret.String{}, fault.Field("password_policy", "must yield a text of 1 to %d bytes", maxPasswordBytes)
+	// Clients do not agree on how other characters are normalised (SASLprep or
+	// its successors), so that a password may work with one and not with another.
+	if password == "" || len(password) > maxPasswordBytes || strings.ContainsFunc(password, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return secret.String{}, fault.Field("password_policy", "must yield 1 to %d printable ASCII characters: clients differ in how they treat others", maxPasswordBytes)
 	}
 	return secret.New(password), nil
 }

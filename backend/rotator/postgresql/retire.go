@@ -153,14 +153,17 @@ func (r *retirement) terminate(ctx context.Context, seen map[int32]bool) error {
 		if _, err := adopt(ctx, s, r.name()); err != nil {
 			return err
 		}
-		return s.Each(ctx, "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", []any{r.name()},
-			func(scan func(...any) error) error {
+		// A probe of our own that is just going away is no reader's session.
+		return s.Each(ctx, "SELECT pid, application_name = $2, pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1",
+			[]any{r.name(), postgres.ApplicationName}, func(scan func(...any) error) error {
 				var pid int32
-				var sent bool
-				if err := scan(&pid, &sent); err != nil {
+				var ours, sent bool
+				if err := scan(&pid, &ours, &sent); err != nil {
 					return err
 				}
-				seen[pid] = true
+				if !ours {
+					seen[pid] = true
+				}
 				return nil
 			})
 	})

@@ -1,0 +1,112 @@
+package rotationsecrets
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend"
+)
+
+func summaryFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"name":                text("Name of the role."),
+		"type":                text("Kind of secret."),
+		"state":               text("diverged, blocked, action_required, overdue, failing, rotating, due, grace or ok."),
+		"current_version":     number("The version that readers get; null for none."),
+		"last_vault_rotation": moment("When that last changed."),
+		"next_rotation":       moment("When the next rotation is due; null when none is planned."),
+		"overdue_seconds":     number("By how much it is late."),
+	}
+}
+
+func statusFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"roles": list("The roles: name, type, state, current_version, last_vault_rotation, next_rotation, " +
+			"overdue_seconds, last_error."),
+		"counts": object("How many roles are in each state."),
+		"next":   text(`What to give as "after" for the next page; null on the last one.`),
+	}
+}
+
+func roleStatusFields() map[string]*framework.FieldSchema {
+	fields := summaryFields()
+	fields["connection"] = text("Name of the connection.")
+	fields["state_reason"] = text("Why the role is in that state.")
+	fields["consecutive_failures"] = number("Attempts that failed since the last success.")
+	fields["rotation"] = object("The Rotation in flight.")
+	fields["last_rotation"] = object("The Rotation that ended last.")
+	fields["versions"] = list("Every Version that is kept, by number.")
+	fields["open_incidents"] = list("Ids of the incidents that are not contained.")
+	return fields
+}
+
+func historyFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"rotations": list("Each a Rotation."),
+		"next":      text(`What to give as "before" for the next page; null on the last one.`),
+	}
+}
+
+func renderSummary(s backend.RoleSummary) map[string]any {
+	return map[string]any{
+		"name":                s.Name,
+		"type":                s.Type,
+		"state":               string(s.State),
+		"current_version":     orNull(s.CurrentVersion),
+		"last_vault_rotation": renderTime(s.ActivatedTime),
+		"next_rotation":       renderTime(s.NextRotation),
+		"overdue_seconds":     int64(s.Overdue / time.Second),
+	}
+}
+
+func renderStatus(p *backend.StatusPage) map[string]any {
+	roles := make([]any, 0, len(p.Roles))
+	for _, s := range p.Roles {
+		role := renderSummary(s)
+		role["last_error"] = orNull(s.LastError)
+		roles = append(roles, role)
+	}
+	counts := make(map[string]any, len(backend.RoleStates))
+	for _, state := range backend.RoleStates {
+		counts[string(state)] = p.Counts[state]
+	}
+	return map[string]any{"roles": roles, "counts": counts, "next": orNull(p.Next)}
+}
+
+func renderRoleStatus(s *backend.RoleStatus) map[string]any {
+	versions := make([]any, 0, len(s.Versions))
+	for i := range s.Versions {
+		v := &s.Versions[i]
+		var inUse any
+		if uses, asked := s.InUse[v.Number]; asked {
+			inUse = renderUses(uses)
+		}
+		versions = append(versions, renderVersion(v, inUse))
+	}
+	out := renderSummary(s.RoleSummary)
+	out["connection"] = orNull(s.Connection)
+	out["state_reason"] = orNull(s.StateReason)
+	out["consecutive_failures"] = s.ConsecutiveFailures
+	out["rotation"] = optionalRotation(s.Rotation)
+	out["last_rotation"] = optionalRotation(s.LastRotation)
+	out["versions"] = versions
+	out["open_incidents"] = sentences(s.OpenIncidents)
+	return out
+}
+
+// leftOutside tells of versions whose end waits for a person, or does not go through.
+func leftOutside(s *backend.RoleStatus) []string {
+	var out []string
+	for _, v := range s.Versions {
+		if v.Left != "" {
+			out = append(out, fmt.Sprintf("version %d (%s) stays outside, disabled: %s", v.Number, v.Identifier, v.Left))
+		}
+		if a := v.Attention; a != nil && a.Failing {
+			out = append(out, fmt.Sprintf("version %d (%s) could not be ended yet, after %d attempts: %s; next attempt %s",
+				v.Number, v.Identifier, a.Attempts, a.Reason, a.At.UTC().Format(time.RFC3339)))
+		}
+	}
+	return out
+}

@@ -35,7 +35,8 @@ func (e *Engine) target(ctx context.Context, s *subject, version rotation.Versio
 			return nil, err
 		}
 	}
-	if cur := s.state.CurrentVersion(); cur != nil && cur.Number != version.Number {
+	// A current version that kill_first ended is no witness for anything.
+	if cur := s.state.CurrentVersion(); cur != nil && cur.Number != version.Number && cur.KilledTime.IsZero() {
 		material, err := e.store.Material(ctx, s.name, cur.Number)
 		if err != nil {
 			return nil, err

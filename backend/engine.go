@@ -75,12 +75,12 @@ type Engine struct {
 	summaries   summaries
 	memory      memory
 
-	ctx       context.Context
-	cancel    context.CancelFunc
-	loop      sync.WaitGroup
-	wake      chan struct{}
-	startOnce sync.Once
-	startErr  error
+	ctx     context.Context
+	cancel  context.CancelFunc
+	loop    sync.WaitGroup
+	wake    chan struct{}
+	startMu sync.Mutex
+	started bool
 
 	serviceMu sync.Mutex
 	service   service
@@ -129,25 +129,26 @@ func (e *Engine) Kinds() []rotator.Kind { return e.kinds }
 func (e *Engine) ConnectionKinds() []rotator.ConnectionKind { return e.connKinds }
 
 // Start reads the mount's settings and begins to work. Vault calls it after each
-// mount, unseal and plugin restart; only the first call of a process acts.
+// mount, unseal and plugin restart; once it succeeded, further calls do nothing.
 func (e *Engine) Start(ctx context.Context) error {
-	e.startOnce.Do(func() { e.startErr = e.start(ctx) })
-	return e.startErr
-}
-
-func (e *Engine) start(ctx context.Context) error {
+	e.startMu.Lock()
+	defer e.startMu.Unlock()
+	if e.started {
+		return nil
+	}
 	config, err := e.store.Config(ctx)
 	if err != nil {
 		return err
 	}
-	e.config.Store(&config)
-	e.beat()
 	if e.system.Writable() {
 		if _, err := e.identity(ctx); err != nil {
 			return err
 		}
 	}
+	e.config.Store(&config)
+	e.beat()
 	e.loop.Go(e.watch)
+	e.started = true
 	return nil
 }
 

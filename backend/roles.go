@@ -362,6 +362,7 @@ func (e *Engine) bury(ctx context.Context, s *subject) error {
 
 // endRole removes every document of a role but for its highest version number.
 func (e *Engine) endRole(ctx context.Context, s *subject) error {
+	defer e.waiters.changed()
 	defer e.cache.drop(s.name)
 	if err := e.store.DeleteAllMaterial(ctx, s.name); err != nil {
 		return err

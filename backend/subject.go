@@ -98,6 +98,7 @@ func (e *Engine) save(ctx context.Context, s *subject, lastBefore *rotation.Rota
 		return err
 	}
 	e.summaries.set(s)
+	e.waiters.changed()
 	if ended {
 		e.waiters.ended(s.state.Last)
 		if err := e.store.TrimHistory(ctx, s.name, e.config.Load().HistoryLimit); err != nil {

@@ -14,6 +14,8 @@ import (
 type waiters struct {
 	mu sync.Mutex
 	by map[string]chan result
+	// change is closed, and replaced, whenever a role's documents changed.
+	change chan struct{}
 }
 
 type result struct {
@@ -48,6 +50,26 @@ func (w *waiters) resolve(id string, r result) {
 	if c, ok := w.by[id]; ok {
 		c <- r
 		delete(w.by, id)
+	}
+}
+
+// next returns what is closed at the next change of any role.
+func (w *waiters) next() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.change == nil {
+		w.change = make(chan struct{})
+	}
+	return w.change
+}
+
+// changed wakes whoever waits for a change.
+func (w *waiters) changed() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.change != nil {
+		close(w.change)
+		w.change = nil
 	}
 }
 
@@ -87,19 +109,17 @@ func (s *subject) rotationOf(id string, now time.Time) (*rotation.Rotation, erro
 	}
 }
 
-// pollState is how often await looks at a role.
-const pollState = 20 * time.Millisecond
-
-// await looks at a role until it is as wanted, or the wait is over.
+// await looks at a role at each change, until it is as wanted or the wait is over.
 func (e *Engine) await(ctx context.Context, name string, wait time.Duration, done func(*subject) bool) (*subject, error) {
 	over := e.clock.After(wait)
 	for {
+		changed := e.waiters.next()
 		s, err := e.load(ctx, name)
 		if err != nil || done(s) {
 			return s, err
 		}
 		select {
-		case <-time.After(pollState):
+		case <-changed:
 		case <-over:
 			return s, nil
 		case <-ctx.Done():

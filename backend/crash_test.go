@@ -1,0 +1,85 @@
+package backend_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/enginetest"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/mark"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/rotatortest"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
+)
+
+// memoryStage is a stage for the in-memory kind.
+func memoryStage(kind *rotatortest.Memory) *enginetest.Stage {
+	return &enginetest.Stage{
+		Rotator: func(f *enginetest.Faults) rotator.Rotator { return enginetest.NewFaulty(kind, f) },
+		Connection: func(f *enginetest.Faults) rotator.ConnectionKind {
+			return enginetest.FaultyConnection{ConnectionKind: rotatortest.MemoryConnection{World: kind.World}, Faults: f}
+		},
+		Address: option.Values{"address": "memory://target"},
+		Secrets: secret.NewMap(map[string]string{"password": "the-admin-canary"}),
+		Login: func(rendered map[string]any) error {
+			user, _ := rendered["username"].(string)
+			password, _ := rendered["password"].(string)
+			return kind.World.Login(user, password)
+		},
+		Objects: func() (names []string, err error) {
+			for name, u := range kind.World.Users() {
+				if _, _, err := mark.Parse(u.Comment); err == nil {
+					names = append(names, name)
+				}
+			}
+			return names, nil
+		},
+		Step: 4 * time.Second,
+	}
+}
+
+func freshMemory(*testing.T) *enginetest.Stage { return memoryStage(rotatortest.NewMemory()) }
+
+// scenarios are the whole life of a role, in pieces.
+var scenarios = []enginetest.Scenario{
+	{Name: "create", AtLeast: 9, Run: func(p *enginetest.Play) { p.Create(nil) }},
+	{Name: "rotate", AtLeast: 20, Run: func(p *enginetest.Play) { p.Create(nil); p.Rotate(); p.Wait(2 * time.Minute) }},
+	{Name: "scheduled", AtLeast: 20, Run: func(p *enginetest.Play) { p.Create(nil); p.Wait(12 * time.Minute) }},
+	{Name: "rollback to a living version", AtLeast: 25, Run: func(p *enginetest.Play) {
+		p.Create(nil)
+		first := p.Current()
+		p.Rotate()
+		p.Rollback(first)
+		p.Wait(2 * time.Minute)
+	}},
+	{Name: "rollback to a retired version", AtLeast: 28, Run: func(p *enginetest.Play) {
+		p.Create(nil)
+		first := p.Current()
+		p.Rotate()
+		p.Wait(2 * time.Minute)
+		p.Rollback(first)
+		p.Wait(2 * time.Minute)
+	}},
+	{Name: "emergency", AtLeast: 25, Run: func(p *enginetest.Play) { p.Create(nil); p.Rotate(); p.Emergency(false); p.Wait(time.Minute) }},
+	{Name: "emergency, kill first", AtLeast: 25, Run: func(p *enginetest.Play) { p.Create(nil); p.Rotate(); p.Emergency(true); p.Wait(time.Minute) }},
+	{Name: "delete", AtLeast: 15, Deleted: true, Run: func(p *enginetest.Play) { p.Create(nil); p.Rotate(); p.Delete(); p.Wait(2 * time.Minute) }},
+	{Name: "standby", AtLeast: 20, Run: func(p *enginetest.Play) {
+		p.Create(option.Values{"announce": int64(60)})
+		p.Wait(20 * time.Second)
+		p.Rotate()
+		p.Wait(2 * time.Minute)
+	}},
+	{Name: "rotate root", AtLeast: 10, Run: func(p *enginetest.Play) { p.Create(nil); p.RotateRoot(); p.Rotate(); p.Wait(2 * time.Minute) }},
+}
+
+// TestCrashAnywhere lets every storage write and every call outside fail, lose its
+// answer, and be the last act of the process; afterwards all five promises hold.
+func TestCrashAnywhere(t *testing.T) {
+	t.Parallel()
+	for _, s := range scenarios {
+		t.Run(s.Name, func(t *testing.T) {
+			t.Parallel()
+			enginetest.Enumerate(t, freshMemory, s)
+		})
+	}
+}

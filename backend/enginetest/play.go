@@ -1,0 +1,415 @@
+package enginetest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
+)
+
+// Stage is the world in which plays are given: one kind and strategy, and a target
+// that starts empty.
+type Stage struct {
+	Rotator    func(*Faults) rotator.Rotator
+	Connection func(*Faults) rotator.ConnectionKind
+	// Address and Secrets make the connection, Role the role's own options.
+	Address option.Values
+	Secrets secret.Map
+	Role    option.Values
+	// Login tells, without the engine, whether the target accepts what a reader got.
+	Login func(rendered map[string]any) error
+	// Objects lists what is at the target and bears a mark.
+	Objects func() ([]string, error)
+	// Step is how far the clock moves at a time.
+	Step time.Duration
+	// Storage wraps a process's storage; nil leaves it. Seeded bugs sit here.
+	Storage func(store.Storage) store.Storage
+	// Steps are the engine's steps after the switch.
+	Steps []backend.Step
+}
+
+// RoleName and ConnectionName are what every play uses.
+const (
+	RoleName       = "app"
+	ConnectionName = "main"
+	patience       = 20 * time.Second // of real time, for one act
+)
+
+// Play is one run of a scenario on a stage. It watches the promises all the time,
+// as a reader that follows the ttl contract would.
+type Play struct {
+	stage  *Stage
+	Clock  *Clock
+	Disk   *Disk
+	System *System
+	faults *Faults
+	engine *backend.Engine
+	log    syncBuffer
+
+	held       []held
+	seen       map[string]bool // secrets that readers got
+	leaked     bool            // an emergency: what was read before may die
+	violations []string
+	crashed    bool
+	Versions   map[int]bool
+	Logins     int
+}
+
+type held struct {
+	rendered map[string]any
+	version  int
+	until    time.Time
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+// String returns what was written.
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// NewPlay starts the first process, with faults.
+func NewPlay(stage *Stage, faults *Faults) *Play {
+	p := &Play{stage: stage, Clock: NewClock(), Disk: NewDisk(), System: &System{}, seen: map[string]bool{}, Versions: map[int]bool{}}
+	p.boot(faults)
+	return p
+}
+
+func (p *Play) boot(faults *Faults) {
+	p.faults = faults
+	var storage store.Storage = &Storage{Disk: p.Disk, Faults: faults}
+	if p.stage.Storage != nil {
+		storage = p.stage.Storage(storage)
+	}
+	p.engine = backend.New(backend.Options{
+		Storage: storage, System: p.System, Clock: p.Clock,
+		Logger:      hclog.New(&hclog.LoggerOptions{Output: &p.log, Level: hclog.Debug}),
+		Rotators:    []rotator.Rotator{p.stage.Rotator(faults)},
+		Connections: []rotator.ConnectionKind{p.stage.Connection(faults)},
+		Steps:       p.stage.Steps,
+	})
+	_ = p.engine.Start(context.Background())
+}
+
+// Engine is the process that runs now.
+func (p *Play) Engine() *backend.Engine { return p.engine }
+
+// Log is what all processes logged.
+func (p *Play) Log() string { return p.log.String() }
+
+// Restart ends the process, as kill -9 would as far as storage can tell, and starts
+// another one that meets no more faults.
+func (p *Play) Restart() {
+	p.engine.Close()
+	p.boot(NewFaults(None, 0))
+}
+
+// Close ends the play.
+func (p *Play) Close() { p.engine.Close() }
+
+// Step lets the world go on: workers come to rest, promises are looked at, the
+// clock moves, Vault ticks. A process that died is replaced.
+func (p *Play) Step() {
+	ctx, done := context.WithTimeout(context.Background(), patience)
+	defer done()
+	if err := p.engine.Quiesce(ctx); err != nil {
+		p.violate("workers did not come to rest: %s", err)
+	}
+	if p.faults.Dead() {
+		p.crashed = true
+		p.Restart()
+	}
+	p.observe()
+	p.Clock.Advance(p.stage.Step)
+	_ = p.engine.Tick(ctx)
+}
+
+// Wait steps until so much time has passed.
+func (p *Play) Wait(d time.Duration) {
+	for end := p.Clock.Now().Add(d); p.Clock.Now().Before(end); {
+		p.Step()
+	}
+}
+
+// act runs a request as a client would, while the world goes on.
+func (p *Play) act(do func(ctx context.Context, e *backend.Engine) error) error {
+	engine := p.engine
+	result := make(chan error, 1)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	go func() { result <- do(ctx, engine) }()
+	for {
+		select {
+		case err := <-result:
+			return err
+		case <-time.After(time.Millisecond):
+			p.Step()
+		}
+	}
+}
+
+// attempts is how often an operator tries again after a fault.
+const attempts = 6
+
+// until repeats a request until the wanted state is reached.
+func (p *Play) until(what string, reached func() bool, do func(ctx context.Context, e *backend.Engine) error) {
+	var err error
+	for range attempts {
+		if err = p.act(do); err == nil && reached() {
+			return
+		}
+		p.Wait(10 * p.stage.Step)
+		if reached() {
+			return
+		}
+	}
+	p.violate("%s: not reached, last error: %v", what, err)
+}
+
+// Create writes connection and role until both exist.
+func (p *Play) Create(extra option.Values) {
+	p.until("connection", func() bool {
+		_, err := p.engine.Connection(context.Background(), ConnectionName)
+		return err == nil
+	}, func(ctx context.Context, e *backend.Engine) error {
+		given := option.Values{"type": p.stage.Connection(NewFaults(None, 0)).Type()}
+		for k, v := range p.stage.Address {
+			given[k] = v
+		}
+		_, err := e.WriteConnection(ctx, backend.Write{Name: ConnectionName, Given: given, Secrets: p.stage.Secrets})
+		return err
+	})
+	p.until("role", func() bool { return p.Current() > 0 }, func(ctx context.Context, e *backend.Engine) error {
+		given := option.Values{
+			"type": p.stage.Rotator(NewFaults(None, 0)).Kind().Name, "connection": ConnectionName,
+			"rotation_period": int64(600), "grace_period": int64(40),
+		}
+		for _, values := range []option.Values{p.stage.Role, extra} {
+			for k, v := range values {
+				given[k] = v
+			}
+		}
+		_, err := e.WriteRole(ctx, backend.Write{Name: RoleName, Given: given})
+		return err
+	})
+}
+
+// State reads the role's state from the disk, past the engine.
+func (p *Play) State() *rotation.State {
+	s, err := store.New(&Storage{Disk: p.Disk}).State(context.Background(), RoleName)
+	if err != nil || s == nil {
+		return &rotation.State{}
+	}
+	return s
+}
+
+// Current is the version that readers get, 0 for none.
+func (p *Play) Current() int { return p.State().Current }
+
+// Rotate asks for a rotation until the version moved on.
+func (p *Play) Rotate() {
+	before := p.Current()
+	p.until("rotate", func() bool { return p.Current() > before && p.State().InFlight == nil }, func(ctx context.Context, e *backend.Engine) error {
+		_, err := e.Rotate(ctx, RoleName, backend.RotateRequest{Wait: backend.Wait})
+		return err
+	})
+}
+
+// Rollback asks to go back to a version until it is current.
+func (p *Play) Rollback(version int) {
+	p.until("rollback", func() bool { return p.Current() == version && p.State().InFlight == nil }, func(ctx context.Context, e *backend.Engine) error {
+		_, err := e.Rollback(ctx, RoleName, backend.RollbackRequest{Wait: backend.Wait, Version: version})
+		return err
+	})
+}
+
+// Emergency declares one until the version was replaced.
+func (p *Play) Emergency(killFirst bool) {
+	before := p.Current()
+	p.leaked = true
+	p.held = nil
+	p.until("emergency", func() bool { return p.Current() > before && p.State().InFlight == nil }, func(ctx context.Context, e *backend.Engine) error {
+		r, err := e.Emergency(ctx, RoleName, backend.EmergencyRequest{Reason: "a test leak", KillFirst: killFirst, Wait: backend.Wait})
+		if err == nil && r.Rotation != nil && r.Rotation.Outcome == rotation.Failed {
+			return fault.New(fault.Target, "not replaced yet")
+		}
+		return err
+	})
+	p.leaked, p.held = false, nil
+}
+
+// Delete deletes the role until it is gone.
+func (p *Play) Delete() {
+	p.until("delete", func() bool {
+		_, err := p.engine.Role(context.Background(), RoleName)
+		return fault.Is(err, fault.NotFound)
+	}, func(ctx context.Context, e *backend.Engine) error {
+		_, err := e.DeleteRole(ctx, RoleName, false)
+		return err
+	})
+}
+
+// RotateRoot rotates the connection's own credential.
+func (p *Play) RotateRoot() {
+	p.until("rotate-root", func() bool {
+		c, err := p.engine.Connection(context.Background(), ConnectionName)
+		return err == nil && !c.RotatedTime.IsZero()
+	}, func(ctx context.Context, e *backend.Engine) error { return e.RotateRoot(ctx, ConnectionName) })
+}
+
+// observe is the reader: what it holds must work until its ttl has run out, and
+// what it is given must work at once.
+func (p *Play) observe() {
+	now := p.Clock.Now()
+	kept := p.held[:0]
+	for _, h := range p.held {
+		if now.After(h.until) {
+			continue
+		}
+		kept = append(kept, h)
+		if err := p.stage.Login(h.rendered); fault.Is(err, fault.AuthFailed) {
+			p.violate("promise 1: version %d was to stay valid until %s and is refused at %s: %s", h.version, h.until, now, err)
+		}
+		p.Logins++
+	}
+	p.held = kept
+	creds, err := p.engine.Creds(context.Background(), RoleName, backend.Actor{})
+	if err != nil {
+		return
+	}
+	version, _ := creds.Data["version"].(int)
+	ttl, _ := creds.Data["ttl"].(int64)
+	compromised := false
+	if v := p.State().Version(version); v != nil {
+		compromised = v.Compromised
+	}
+	if compromised || p.leaked {
+		return
+	}
+	if err := p.stage.Login(creds.Data); fault.Is(err, fault.AuthFailed) {
+		p.violate("promise 2: the current version %d is refused: %s", version, err)
+	}
+	p.Logins++
+	p.Versions[version] = true
+	for _, name := range []string{"password", "private_key", "primary_key"} {
+		if v, ok := creds.Data[name].(string); ok {
+			p.seen[v] = true
+		}
+	}
+	h := held{rendered: creds.Data, version: version, until: now.Add(time.Duration(ttl) * time.Second)}
+	if n := len(p.held); n > 0 && p.held[n-1].version == version {
+		p.held[n-1] = h
+	} else {
+		p.held = append(p.held, h)
+	}
+}
+
+func (p *Play) violate(format string, args ...any) {
+	if len(p.violations) < 20 {
+		p.violations = append(p.violations, fmt.Sprintf(format, args...))
+	}
+}
+
+// quiet is how long a play waits at its end: longer than any back-off that a single
+// fault causes, and than a grace.
+const quiet = 10 * time.Minute
+
+// End waits until nothing happens any more, then asks for what must be left.
+func (p *Play) End(deleted bool) []string {
+	for end := p.Clock.Now().Add(quiet); p.Clock.Now().Before(end) && !p.settled(deleted); {
+		p.Step()
+	}
+	p.checkLeft(deleted)
+	p.checkSecrets()
+	p.engine.Close()
+	return p.violations
+}
+
+func (p *Play) settled(deleted bool) bool {
+	if deleted {
+		t, err := store.New(&Storage{Disk: p.Disk}).Tombstone(context.Background(), RoleName)
+		return err == nil && t != nil && t.Pending == nil
+	}
+	s := p.State()
+	if s.InFlight != nil || s.Intent != nil || len(s.Incidents) > 0 {
+		return false
+	}
+	for i := range s.Versions {
+		if v := &s.Versions[i]; v.Number != s.Current && v.State != rotation.Standby && !v.Settled() {
+			return false
+		}
+	}
+	return true
+}
+
+// checkLeft is promises 3 and 4: nothing is lost, nothing is left behind.
+func (p *Play) checkLeft(deleted bool) {
+	if !p.settled(deleted) {
+		raw, _ := json.Marshal(p.State())
+		p.violate("promise 3: it did not come to rest: %s", raw)
+	}
+	var want []string
+	s := p.State()
+	if cur := s.CurrentVersion(); cur != nil {
+		want = append(want, cur.Identifier)
+	}
+	if standby := s.StandbyVersion(); standby != nil {
+		want = append(want, standby.Identifier)
+	}
+	have, err := p.stage.Objects()
+	if err != nil {
+		p.violate("could not list the target's objects: %s", err)
+	}
+	slices.Sort(want)
+	slices.Sort(have)
+	if !slices.Equal(want, have) {
+		p.violate("promise 4: at the target are %v, and should be %v", have, want)
+	}
+	if s.Blocked != "" || s.Divergence != nil || !deleted && s.Current == 0 {
+		raw, _ := json.Marshal(s)
+		p.violate("promise 3: the role is not well: %s", raw)
+	}
+}
+
+// checkSecrets is promise 5: what readers got is nowhere but in material.
+func (p *Play) checkSecrets() {
+	var out strings.Builder
+	out.WriteString(p.log.String())
+	for key, value := range p.Disk.Snapshot() {
+		if shape(key) != "material" {
+			out.Write(value)
+		}
+	}
+	text := out.String()
+	for s := range p.seen {
+		if strings.Contains(text, s) {
+			p.violate("promise 5: a secret stands in a log or document")
+		}
+	}
+}

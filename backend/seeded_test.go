@@ -1,0 +1,112 @@
+package backend_test
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/enginetest"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/rotatortest"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
+)
+
+// The enumeration is worth something only if it turns red for a bug. Each of these
+// is one, laid over the engine from outside.
+
+func rotateOnce(p *enginetest.Play) { p.Create(nil); p.Rotate(); p.Wait(2 * time.Minute) }
+
+// TestEnumerationFindsIgnoredGrace: versions end the moment their grace is set.
+func TestEnumerationFindsIgnoredGrace(t *testing.T) {
+	t.Parallel()
+	stage := func(*testing.T) *enginetest.Stage {
+		s := memoryStage(rotatortest.NewMemory())
+		s.Storage = func(inner store.Storage) store.Storage { return graceIgnored{inner} }
+		return s
+	}
+	found := enginetest.FindsBug(t, stage, enginetest.Scenario{Name: "rotate", Run: func(p *enginetest.Play) {
+		p.Create(nil)
+		p.Wait(time.Minute) // past the time in which nothing retires after a start
+		p.Rotate()
+		p.Wait(2 * time.Minute)
+	}})
+	require.Contains(t, found, "promise 1")
+	t.Log(found)
+}
+
+type graceIgnored struct{ store.Storage }
+
+func (g graceIgnored) Put(ctx context.Context, key string, value []byte) error {
+	if !strings.HasPrefix(key, "state/") {
+		return g.Storage.Put(ctx, key, value)
+	}
+	var doc struct {
+		Schema int            `json:"schema"`
+		Body   rotation.State `json:"body"`
+	}
+	if err := json.Unmarshal(value, &doc); err != nil {
+		return err
+	}
+	for i := range doc.Body.Versions {
+		if v := &doc.Body.Versions[i]; !v.RetireAt.IsZero() {
+			v.RetireAt = v.DeactivatedTime
+		}
+	}
+	changed, err := json.Marshal(doc)
+	if err != nil {
+		return err
+	}
+	return g.Storage.Put(ctx, key, changed)
+}
+
+// TestEnumerationFindsLatePointer: the old version is ended before the Put that
+// moves the pointer away from it.
+func TestEnumerationFindsLatePointer(t *testing.T) {
+	t.Parallel()
+	stage := func(*testing.T) *enginetest.Stage {
+		kind := rotatortest.NewMemory()
+		s := memoryStage(kind)
+		s.Rotator = func(f *enginetest.Faults) rotator.Rotator { return latePointer{enginetest.NewFaulty(kind, f)} }
+		return s
+	}
+	found := enginetest.FindsBug(t, stage, enginetest.Scenario{Name: "rotate", Run: rotateOnce}, enginetest.Modes...)
+	require.Contains(t, found, "promise")
+	t.Log(found)
+}
+
+type latePointer struct{ *enginetest.Faulty }
+
+func (l latePointer) Verify(ctx context.Context, t *rotator.Target) error {
+	err := l.Faulty.Verify(ctx, t)
+	if err == nil && t.Current != nil {
+		old := *t
+		old.Version, old.Material = t.Current.Version, t.Current.Material
+		_, err = l.Retire(ctx, &old, rotator.Disable)
+	}
+	return err
+}
+
+// TestEnumerationFindsSkippedDiscard: an abandoned candidate is left where it is.
+func TestEnumerationFindsSkippedDiscard(t *testing.T) {
+	t.Parallel()
+	stage := func(*testing.T) *enginetest.Stage {
+		kind := rotatortest.NewMemory()
+		s := memoryStage(kind)
+		s.Rotator = func(f *enginetest.Faults) rotator.Rotator { return noDiscard{enginetest.NewFaulty(kind, f)} }
+		return s
+	}
+	found := enginetest.FindsBug(t, stage, enginetest.Scenario{Name: "rotate", Run: rotateOnce}, enginetest.Modes...)
+	require.Contains(t, found, "promise 4")
+	t.Log(found)
+}
+
+type noDiscard struct{ *enginetest.Faulty }
+
+func (noDiscard) Discard(context.Context, *rotator.Target) (rotator.Progress, error) {
+	return rotator.Progress{}, nil
+}

@@ -133,7 +133,8 @@ func (s *Server) PluginPIDs() ([]int, error) {
 }
 
 // KillPlugin ends the plugin's processes with SIGKILL and waits until they are gone. It answers how
-// many there were. Vault starts the plugin again at the next request or tick.
+// many there were. Vault starts the plugin again at a request or tick after it has noticed; until then,
+// for some milliseconds, it answers requests with a 500, which Vault's own clients repeat.
 func (s *Server) KillPlugin(ctx context.Context) (int, error) {
 	processes, err := s.pluginProcesses()
 	if err != nil {

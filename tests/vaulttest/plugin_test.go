@@ -2,6 +2,7 @@ package vaulttest_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -25,8 +26,10 @@ func TestPluginRunsAsAProcessAndComesBack(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, 1, killed)
 	for _, mount := range []string{"rotation", "second"} {
-		_, err := vault.Client().Logical().ReadWithContext(ctx, mount+"/config")
-		require.NoError(t, err, "Vault must start the plugin again for %s", mount)
+		require.EventuallyWithT(t, func(c *assert.CollectT) {
+			_, err := vault.Client().Logical().ReadWithContext(ctx, mount+"/config")
+			assert.NoError(c, err)
+		}, 30*time.Second, 20*time.Millisecond, "Vault must start the plugin again for %s", mount)
 	}
 	after, err := vault.PluginPIDs()
 	require.NoError(t, err)

@@ -52,9 +52,8 @@ func (e *Engine) WriteConfig(ctx context.Context, w Write) (store.Config, error)
 	}
 	wasPaused := e.config.Swap(&config).Paused
 	if wasPaused && !config.Paused {
-		e.summaries.reset() // roles were passed over meanwhile
+		e.forgetAll() // roles were passed over meanwhile
 	}
-	e.nudge()
 	return config, nil
 }
 

@@ -213,7 +213,7 @@ func (e *Engine) Quiesce(ctx context.Context) error { return e.workers.wait(ctx)
 func (e *Engine) Invalidate(key string) {
 	if name := store.RoleOf(key); name != "" {
 		e.cache.drop(name)
-		e.summaries.reset()
+		e.forgetAll()
 	}
 	if store.IsConnection(key) {
 		e.connections.reset()

@@ -26,6 +26,10 @@ func newIndex() *index { return &index{entries: map[string]*indexEntry{}} }
 func (x *index) set(name string, at time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.place(name, at)
+}
+
+func (x *index) place(name string, at time.Time) {
 	e, ok := x.entries[name]
 	if !ok {
 		e = &indexEntry{name: name, pos: -1}
@@ -42,11 +46,28 @@ func (x *index) set(name string, at time.Time) {
 	}
 }
 
-// forget drops a role that is gone.
-func (x *index) forget(name string) {
-	x.set(name, time.Time{})
+// found sets the time of a role that a rebuild came across, unless a worker set it
+// meanwhile: that one knows better.
+func (x *index) found(name string, at time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if _, known := x.entries[name]; !known {
+		x.place(name, at)
+	}
+}
+
+// clear empties the index; a rebuild fills it again.
+func (x *index) clear() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.entries, x.heap = map[string]*indexEntry{}, nil
+}
+
+// forget drops a role that is gone.
+func (x *index) forget(name string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.place(name, time.Time{})
 	delete(x.entries, name)
 }
 

@@ -16,13 +16,13 @@ import (
 // are those of its Kind.
 func RoleOptions() option.Set {
 	return option.Set{
-		{Name: "rotation_period", Type: option.Duration, Help: "How often the secret rotates, at least a minute. Either this or rotation_schedule. Default: 30d for postgresql."},
+		{Name: "rotation_period", Type: option.Duration, Help: "How often the secret rotates, at least a minute. Either this or rotation_schedule. Each type has a default."},
 		{Name: "rotation_schedule", Type: option.String, Help: "When the secret rotates, as five cron fields in UTC: minute, hour, day of month, month, weekday. Either this or rotation_period."},
 		{Name: "rotation_window", Type: option.Duration, Help: "How long after a time of rotation_schedule a rotation may still begin. A missed window is caught up in the next one; an overdue role does not wait for it."},
 		{Name: "next_rotation", Type: option.String, Help: "RFC 3339 time of the first scheduled rotation, to keep roles apart that must not rotate together."},
 		{Name: "jitter", Type: option.Duration, Help: "Spreads roles that share a schedule: a fixed share of this is taken off a period, or added to a cron time."},
 		{Name: "disable_automated_rotation", Type: option.Bool, Help: "Only people rotate this role."},
-		{Name: "grace_period", Type: option.Duration, Help: "How long a version stays valid after its successor took over: at least 20s and shorter than the period. Readers are told to come back within a quarter of it. Default: 1h for postgresql."},
+		{Name: "grace_period", Type: option.Duration, Help: "How long a version stays valid after its successor took over: at least 20s and shorter than the period. Readers are told to come back within a quarter of it. Each type has a default."},
 		{Name: "max_versions", Type: option.Int, Help: "How many versions are remembered, 2 to 100, default 10. Material of older retired ones is destroyed."},
 		{Name: "max_attempts", Type: option.Int, Help: "How many attempts a rotation has before the role is blocked for a person, 1 to 100, default 10."},
 		{Name: "overdue_after", Type: option.Duration, Help: "From which lateness the role is overdue. Default: the mount's."},

@@ -201,13 +201,21 @@ func (e *Engine) createRole(ctx context.Context, role *store.Role, who Actor, wa
 	if err == nil && r.Outcome == "" {
 		err = e.abandon(ctx, role.Name, id)
 	} else if err == nil {
-		err = fault.New(fault.Target, "%s", r.Error.Message)
+		err = fault.New(fault.Target, "%s", endOf(r))
 	}
 	if err == nil { // it succeeded at the last moment
 		return &RoleWritten{Role: role, Warnings: warnings}, nil
 	}
 	e.awaitGone(ctx, role.Name)
 	return nil, fault.New(fault.KindOf(err), "role %s was not created: %w", role.Name, err)
+}
+
+// endOf says how a rotation that did not succeed ended.
+func endOf(r *rotation.Rotation) string {
+	if r.Error != nil {
+		return r.Error.Message
+	}
+	return fmt.Sprintf("rotation %s was %s", r.ID, r.Outcome)
 }
 
 // storeNewRole writes state, then role: until the second Put there is no role.

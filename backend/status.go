@@ -35,9 +35,23 @@ type summary struct {
 	overdueAfter time.Duration
 }
 
+// set notes a role's change.
 func (m *summaries) set(s *subject) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.place(s)
+}
+
+// found notes a role that a rebuild came across, unless it changed meanwhile.
+func (m *summaries) found(s *subject) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, known := m.by[s.name]; !known {
+		m.place(s)
+	}
+}
+
+func (m *summaries) place(s *subject) {
 	if m.by == nil {
 		m.by = map[string]summary{}
 	}
@@ -66,12 +80,12 @@ func (m *summaries) ready() bool {
 	return m.full
 }
 
-// reset asks for a rebuild: another node changed something.
+// reset asks for a rebuild.
 func (m *summaries) reset() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.epoch++
-	m.full = false
+	m.full, m.by = false, nil
 }
 
 func (m *summaries) begin() int {
@@ -194,7 +208,11 @@ func (e *Engine) Status(ctx context.Context, q StatusQuery) (*StatusPage, error)
 		return cmp.Or(cmp.Compare(urgency(a.State), urgency(b.State)), -cmp.Compare(a.Overdue, b.Overdue), strings.Compare(a.Name, b.Name))
 	})
 	if q.After != "" {
-		roles = roles[slices.IndexFunc(roles, func(s summary) bool { return s.Name == q.After })+1:]
+		last := slices.IndexFunc(roles, func(s summary) bool { return s.Name == q.After })
+		if last < 0 {
+			return nil, fault.Field("after", "names no role of this list any more: begin again without it")
+		}
+		roles = roles[last+1:]
 	}
 	for _, s := range roles {
 		if q.Limit > 0 && len(page.Roles) == q.Limit {
@@ -252,13 +270,21 @@ func (e *Engine) inUse(ctx context.Context, s *subject, out *RoleStatus) error {
 		if v.State != rotation.Retiring && v.State != rotation.Disabled {
 			continue
 		}
-		t, err := e.target(ctx, s, *v)
+		users, err := e.usersOfVersion(ctx, s, asker, v)
 		if err == nil {
-			out.InUse[v.Number], err = asker.InUse(ctx, t)
+			out.InUse[v.Number] = users
 		}
 		failed = errors.Join(failed, err)
 	}
 	return failed
+}
+
+func (e *Engine) usersOfVersion(ctx context.Context, s *subject, asker rotator.InUser, v *rotation.Version) ([]rotator.Use, error) {
+	t, err := e.target(ctx, s, *v)
+	if err != nil {
+		return nil, err
+	}
+	return asker.InUse(ctx, t)
 }
 
 // History returns up to limit rotations that ended, newest first.

@@ -92,7 +92,7 @@ func (e *Engine) rebuild(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		e.summaries.set(s)
+		e.summaries.found(s)
 		e.schedule(s)
 	}
 	e.summaries.complete(epoch)
@@ -100,8 +100,8 @@ func (e *Engine) rebuild(ctx context.Context) error {
 	return nil
 }
 
-// schedule notes when a role needs its next look; whatever is wrong with it is
-// found by the look itself.
+// schedule notes when a role that a rebuild read needs its next look; whatever is
+// wrong with it is found by the look itself.
 func (e *Engine) schedule(s *subject) {
 	at := e.clock.Now()
 	if v, err := e.view(s); err == nil {
@@ -109,7 +109,14 @@ func (e *Engine) schedule(s *subject) {
 			at = d.at
 		}
 	}
-	e.index.set(s.name, at)
+	e.index.found(s.name, at)
+}
+
+// forgetAll asks for a rebuild: roles changed behind this process's back.
+func (e *Engine) forgetAll() {
+	e.index.clear()
+	e.summaries.reset()
+	e.nudge()
 }
 
 // forget drops a role that is gone from memory.

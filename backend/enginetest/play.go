@@ -60,6 +60,8 @@ type Play struct {
 	engine *backend.Engine
 	log    syncBuffer
 
+	raw        []byte // the state document, and what it decodes to
+	state      *rotation.State
 	held       []held
 	seen       map[string]bool // secrets that readers got
 	leaked     bool            // an emergency: what was read before may die
@@ -148,6 +150,9 @@ func (p *Play) Step() {
 	p.observe()
 	p.Clock.Advance(p.stage.Step)
 	_ = p.engine.Tick(ctx)
+	// The index is built in the background; here no time may pass before it is.
+	_, _ = p.engine.Status(ctx, backend.StatusQuery{Limit: 1})
+	_ = p.engine.Tick(ctx)
 }
 
 // Wait steps until so much time has passed.
@@ -222,6 +227,15 @@ func (p *Play) Create(extra option.Values) {
 
 // State reads the role's state from the disk, past the engine.
 func (p *Play) State() *rotation.State {
+	raw := p.Disk.Snapshot()["state/"+RoleName]
+	if p.state != nil && bytes.Equal(raw, p.raw) {
+		return p.state
+	}
+	p.raw, p.state = raw, p.readState()
+	return p.state
+}
+
+func (p *Play) readState() *rotation.State {
 	s, err := store.New(&Storage{Disk: p.Disk}).State(context.Background(), RoleName)
 	if err != nil || s == nil {
 		return &rotation.State{}

@@ -120,34 +120,9 @@ func (p *parameters) address() (*Address, error) {
 		return nil, fault.Field(addressField, "must not contain a password: write %s and give the password in password", PasswordPlaceholder)
 	}
 	a := &Address{}
-	known := []struct {
-		name   string
-		to     *string
-		values []string
-	}{
-		{"dbname", &a.Database, nil},
-		{"application_name", &a.ApplicationName, nil},
-		{"sslmode", &a.SSLMode, sslModes},
-		{"target_session_attrs", &a.TargetSessionAttrs, sessionTargets},
-		{"channel_binding", &a.ChannelBinding, bindings},
-	}
 	for name, value := range p.others {
-		i := slices.IndexFunc(known, func(k struct {
-			name   string
-			to     *string
-			values []string
-		}) bool {
-			return k.name == name
-		})
-		switch {
-		case i >= 0 && known[i].values != nil && !slices.Contains(known[i].values, value):
-			return nil, fault.Field(addressField, "%s must be one of %s", name, strings.Join(known[i].values, ", "))
-		case i >= 0:
-			*known[i].to = value
-		case refusals[name] != "":
-			return nil, fault.Field(addressField, "the parameter %s %s", name, refusals[name])
-		default:
-			return nil, fault.Field(addressField, "contains a parameter that is not known; known are sslmode, target_session_attrs, channel_binding and application_name")
+		if err := a.set(name, value); err != nil {
+			return nil, err
 		}
 	}
 	if a.Database == "" {
@@ -157,6 +132,31 @@ func (p *parameters) address() (*Address, error) {
 		return nil, fault.Field(addressField, "may contain %s and %s only in the place of user and password", UsernamePlaceholder, PasswordPlaceholder)
 	}
 	return a, p.fillHosts(a)
+}
+
+// set takes over one parameter, or says why not.
+func (a *Address) set(name, value string) error {
+	known := map[string]struct {
+		to     *string
+		values []string
+	}{
+		"dbname":               {&a.Database, nil},
+		"application_name":     {&a.ApplicationName, nil},
+		"sslmode":              {&a.SSLMode, sslModes},
+		"target_session_attrs": {&a.TargetSessionAttrs, sessionTargets},
+		"channel_binding":      {&a.ChannelBinding, bindings},
+	}
+	parameter, isKnown := known[name]
+	switch {
+	case isKnown && parameter.values != nil && !slices.Contains(parameter.values, value):
+		return fault.Field(addressField, "%s must be one of %s", name, strings.Join(parameter.values, ", "))
+	case isKnown:
+		*parameter.to = value
+		return nil
+	case refusals[name] != "":
+		return fault.Field(addressField, "the parameter %s %s", name, refusals[name])
+	}
+	return fault.Field(addressField, "contains a parameter that is not known; known are sslmode, target_session_attrs, channel_binding and application_name")
 }
 
 // hostName is what a DNS name or an address may consist of: in particular no

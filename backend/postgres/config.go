@@ -57,6 +57,8 @@ type Config struct {
 // its locks do not outlive it. It is longer than any act inside one.
 const idleTransactionTimeout = 5 * time.Minute
 
+const maxOpenLimit = 1000
+
 // Check refuses a configuration that can be seen to be wrong without the network.
 // Errors are Invalid and name the connection's option.
 func (c *Config) Check() error {
@@ -65,8 +67,8 @@ func (c *Config) Check() error {
 		return fault.Field("username", "is required")
 	case strings.ContainsRune(c.Username, 0) || len(c.Username) > MaxIdentifier:
 		return fault.Field("username", "must be at most %d bytes", MaxIdentifier)
-	case c.MaxOpen < 2:
-		return fault.Field("max_open_connections", "must be at least 2: one connection holds a lock while another works")
+	case c.MaxOpen < 2 || c.MaxOpen > maxOpenLimit:
+		return fault.Field("max_open_connections", "must be from 2 (one connection holds a lock while another works) to %d", maxOpenLimit)
 	case c.MaxIdle < 0 || c.MaxIdle > c.MaxOpen:
 		return fault.Field("max_idle_connections", "must be from 0 to max_open_connections")
 	case c.MaxLifetime < 0:
@@ -170,6 +172,7 @@ var driverConfig = sync.OnceValues(newDriverConfig)
 
 func newDriverConfig() (*pgxpool.Config, error) {
 	for _, name := range environmentFile {
+		//nolint:forbidigo // not to be configured by it, but to keep it from configuring the driver
 		if value, set := os.LookupEnv(name); set {
 			_ = os.Unsetenv(name)
 			defer os.Setenv(name, value) //nolint:errcheck // it was valid a moment ago

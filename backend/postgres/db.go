@@ -132,19 +132,37 @@ func (db *DB) lockDatabase(ctx context.Context) (string, error) {
 		return name, nil
 	}
 	name = commonDatabase
-	conn, err := db.connect(ctx, db.adminLogin(name))
-	switch {
-	case err == nil:
-		closeQuietly(conn)
-	case Code(err) != "" && !fault.Is(err, fault.Unreachable), Code(err) == "08P01": // a pooler says so of a database it does not know
+	err := db.enter(ctx, name)
+	if Code(err) != "" && (!fault.Is(err, fault.Unreachable) || Code(err) == codePoolerRefusal) {
+		// Only a login to the own database tells a closed door from a wrong key.
 		name = db.config.Address.Database
-	default:
-		return "", err
+		err = db.enter(ctx, name)
+	}
+	if err != nil {
+		return "", asAdmin(err)
 	}
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	db.lockDB = name
 	return name, nil
+}
+
+// enter logs in as the administrator, and out again.
+func (db *DB) enter(ctx context.Context, database string) error {
+	conn, err := db.connect(ctx, db.adminLogin(database))
+	if err == nil {
+		closeQuietly(conn)
+	}
+	return err
+}
+
+// asAdmin keeps the administrator's own authentication failure from being taken
+// for that of a version: only Ping and Login speak of AuthFailed.
+func asAdmin(err error) error {
+	if fault.Is(err, fault.AuthFailed) {
+		return fault.New(fault.Target, "the connection's own user was refused: %w", err)
+	}
+	return err
 }
 
 // admin returns the pool of sessions in the lock database.
@@ -166,7 +184,7 @@ func (db *DB) admin(ctx context.Context) (*pgxpool.Pool, error) {
 		return nil, err
 	}
 	config.ConnConfig.DialFunc = db.conns.dial
-	config.MaxConns = int32(db.config.MaxOpen - 1) //nolint:gosec // bounded by Check; one is left for side
+	config.MaxConns = int32(db.config.MaxOpen - 1) // one is left for side
 	config.MinConns, config.MinIdleConns = 0, 0
 	config.MaxConnLifetime = db.config.MaxLifetime
 	if config.MaxConnLifetime == 0 {
@@ -203,7 +221,7 @@ func (db *DB) InDatabase(ctx context.Context, name string, lockTimeout time.Dura
 	l.settings["lock_timeout"] = milliseconds(lockTimeout)
 	conn, err := db.connect(ctx, l)
 	if err != nil {
-		return err
+		return asAdmin(err)
 	}
 	defer closeQuietly(conn)
 	tx, err := conn.Begin(ctx)

@@ -36,6 +36,7 @@ const (
 	codeCannotConnectNow    = "57P03"
 	codeAdminShutdown       = "57P01"
 	codeCrashShutdown       = "57P02"
+	codePoolerRefusal       = "08P01" // PgBouncer, of a database it does not know
 	codeQueryCanceled       = "57014"
 	classConnection         = "08"
 	classResourceShortage   = "53"

@@ -7,6 +7,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
 )
 
@@ -59,11 +60,11 @@ func (db *DB) lockedOnce(ctx context.Context, do func(context.Context, *Session)
 	}
 	tx, err := pool.BeginTx(ctx, pgx.TxOptions{})
 	if err != nil {
-		return classify(err, db.config.Password)
+		return asAdmin(classify(err, db.config.Password))
 	}
 	return db.transact(ctx, tx, func(ctx context.Context, s *Session) error {
 		if err := s.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", lockKey); err != nil {
-			return err
+			return fault.New(fault.KindOf(err), "wait for other changes of users to end: %w", err)
 		}
 		return do(ctx, s)
 	}, commit)
@@ -79,7 +80,7 @@ func (db *DB) Read(ctx context.Context, do func(context.Context, *Session) error
 	}
 	conn, err := pool.Acquire(ctx)
 	if err != nil {
-		return classify(err, db.config.Password)
+		return asAdmin(classify(err, db.config.Password))
 	}
 	defer conn.Release()
 	return do(ctx, &Session{q: conn, conn: conn.Conn(), secrets: []secret.String{db.config.Password}})

@@ -40,7 +40,7 @@ type checker struct {
 
 // attempt runs one trial; a refusal by the server is a line, and only a lost
 // server an error.
-func (k *checker) attempt(ctx context.Context, check, detail string, do func() error) (ok bool, err error) {
+func (k *checker) attempt(check, detail string, do func() error) (ok bool, err error) {
 	err = do()
 	switch {
 	case err == nil:
@@ -55,7 +55,7 @@ func (k *checker) attempt(ctx context.Context, check, detail string, do func() e
 
 // undone is attempt under a savepoint that is always rolled back.
 func (k *checker) undone(ctx context.Context, check, detail string, do func() error) error {
-	_, err := k.attempt(ctx, check, detail, func() error { return k.s.Attempt(ctx, do) })
+	_, err := k.attempt(check, detail, func() error { return k.s.Attempt(ctx, do) })
 	return err
 }
 
@@ -63,7 +63,7 @@ func (k *checker) run(ctx context.Context) error {
 	if err := k.s.Exec(ctx, "SAVEPOINT before_create"); err != nil {
 		return err
 	}
-	created, err := k.attempt(ctx, "create", "may create login roles"+k.era("by CREATEROLE", "by CREATEROLE; their creator has ADMIN on them"), func() error {
+	created, err := k.attempt("create", "may create login roles"+k.era("by CREATEROLE", "by CREATEROLE; their creator has ADMIN on them"), func() error {
 		return k.s.Exec(ctx, "CREATE ROLE "+postgres.Ident(k.user)+" LOGIN CONNECTION LIMIT 1")
 	})
 	if err != nil {
@@ -98,8 +98,10 @@ func (k *checker) comment(ctx context.Context) error {
 func (k *checker) groups(ctx context.Context) error {
 	groups := k.connection.options.AllowedGroups
 	if len(groups) == 0 {
-		k.lines = append(k.lines, rotator.Line{Check: "grant", Result: rotator.Warn,
-			Detail: "allowed_groups is not set: roles may name any group without an administrator's power; whether it can be granted shows in each role's preflight"})
+		k.lines = append(k.lines, rotator.Line{
+			Check: "grant", Result: rotator.Warn,
+			Detail: "allowed_groups is not set: roles may name any group without an administrator's power; whether it can be granted shows in each role's preflight",
+		})
 	}
 	for _, group := range groups {
 		name := quoted(group)

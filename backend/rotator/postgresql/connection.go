@@ -12,14 +12,14 @@ import (
 )
 
 // connectionOptionSet declares what a connection understands beside what all
-// connections do. The password follows neither another address nor another name:
-// changing either requires it again.
+// connections do. The password follows neither another address, name nor way of sending it:
+// changing any requires it again.
 var connectionOptionSet = option.Set{
 	{Name: "connection_url", Type: option.String, Address: true, Help: "postgresql://{{username}}:{{password}}@host:5432/database?sslmode=verify-full, or keyword=value pairs. Several hosts may be given."},
 	{Name: "username", Type: option.String, Address: true, Help: "Name of the administrator's user."},
 	{Name: "password", Type: option.String, Secret: true, Help: "Password of the administrator's user."},
 	{Name: "tls_ca", Type: option.String, Address: true, Help: "Certificate authority of the server, in PEM form. Default: the system's."},
-	{Name: "tls_certificate", Type: option.String, Help: "Client certificate, in PEM form."},
+	{Name: "tls_certificate", Type: option.String, Address: true, Help: "Client certificate, in PEM form."},
 	{Name: "private_key", Type: option.String, Secret: true, Help: "Key of tls_certificate, in PEM form."},
 	{Name: "tls_server_name", Type: option.String, Address: true, Help: "Name to expect in the server's certificate. Default: the host's."},
 	{Name: "max_open_connections", Type: option.Int, Default: int64(4), Help: "Most connections of the administrator at a time; at least 2."},
@@ -29,7 +29,7 @@ var connectionOptionSet = option.Set{
 	{Name: "statement_timeout", Type: option.Duration, Default: int64(30), Help: "How long one statement may run."},
 	{Name: "allow_custom_statements", Type: option.Bool, Default: false, Help: "Let roles bring SQL statements of their own."},
 	{Name: "allowed_groups", Type: option.List, Help: "Group roles that member_of may name. Default: any that gives no administrator's power."},
-	{Name: "allow_weak_auth", Type: option.Bool, Default: false, Help: "Answer requests for the password in clear or as MD5."},
+	{Name: "allow_weak_auth", Type: option.Bool, Default: false, Address: true, Help: "Answer requests for the password in clear or as MD5."},
 }
 
 type connectionOptions struct {

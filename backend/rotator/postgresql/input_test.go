@@ -126,8 +126,10 @@ func TestAddressNeedsThePasswordAgain(t *testing.T) {
 }
 
 func TestRender(t *testing.T) {
-	target := &rotator.Target{Role: testRole(option.Values{"member_of": "app"}), Version: rotation.Version{Number: 1, Identifier: "user.one"},
-		Material: secret.NewMap(map[string]string{"password": "p@ss/:?#%"})}
+	target := &rotator.Target{
+		Role: testRole(option.Values{"member_of": "app"}), Version: rotation.Version{Number: 1, Identifier: "user.one"},
+		Material: secret.NewMap(map[string]string{"password": "p@ss/:?#%"}),
+	}
 	want := map[string]any{
 		"username": "user.one", "password": "p@ss/:?#%", "host": "db", "port": 6432, "database": "app",
 		"connection_url": "postgresql://user.one:p%40ss%2F%3A%3F%23%25@db:6432/app?sslmode=verify-full",

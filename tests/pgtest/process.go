@@ -205,7 +205,7 @@ func (s *Server) Resume(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open the server's log: %w", err)
 	}
-	defer logFile.Close() //nolint:errcheck // the child has its own copy
+	defer logFile.Close() // the child has its own copy
 	cmd := exec.Command(filepath.Join(s.binDir, "postgres"), "-D", s.dataDir)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.dir, logFile, logFile
 	s.account.apply(cmd)

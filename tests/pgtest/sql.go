@@ -63,6 +63,6 @@ func (s *Server) asSuperuser(ctx context.Context, database string, do func(*pgx.
 	if err != nil {
 		return err
 	}
-	defer conn.Close(ctx) //nolint:errcheck // nothing is lost with a test's session
+	defer conn.Close(ctx)
 	return do(conn)
 }

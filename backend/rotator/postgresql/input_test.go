@@ -54,6 +54,8 @@ func TestCheckRoleRefuses(t *testing.T) {
 		{option.Values{"member_of": "app", "username_template": `{{$x := "a"}}`}, "username_template", "variables"},
 		{option.Values{"member_of": "app", "username_template": `{{printf "%1000000d" 1}}`}, "username_template", "not a valid"},
 		{option.Values{"member_of": "app", "username_template": `{{"a" | replace "a" "aa" | replace "a" "aa" | replace "a" "aa"}}`}, "username_template", "replace"},
+		{option.Values{"member_of": "app", "username_template": `{{.RoleName | replace "" "` + strings.Repeat("x", 300) + `"}}`}, "username_template", "32 bytes"},
+		{option.Values{"member_of": "app", "username_template": `{{.RoleName | replace (random 9) "x"}}`}, "username_template", "two texts"},
 		{option.Values{"member_of": "app", "connection_limit": 0}, "connection_limit", "-1"},
 		{option.Values{"member_of": "app", "connection_limit": -2}, "connection_limit", "-1"},
 		{option.Values{"member_of": "app", "settings": map[string]string{"Role": "postgres"}}, "settings", "member_of"},
@@ -156,6 +158,9 @@ func TestDerivedNames(t *testing.T) {
 	name, err := (&roleOptions{UsernameTemplate: `v-{{.RoleName | truncate 4 | uppercase}}-{{.Version}}-{{.RotationID | sha256 | truncate 6}}`}).name(nameData{"database", 7, "r"})
 	require.NoError(t, err)
 	require.Equal(t, "v-DATA-7-454349", name)
+	name, err = (&roleOptions{UsernameTemplate: `{{.RoleName | replace "-" "_" | replace "." "_"}}_{{.Version}}`}).name(nameData{"a-b.c", 7, "r"})
+	require.NoError(t, err)
+	require.Equal(t, "a_b_c_7", name)
 }
 
 // Whatever a template is, it yields a plain name in no time, or a clear refusal.

@@ -159,6 +159,9 @@ func checkPipe(p *parse.PipeNode, replacements *int) error {
 		return fault.Field(field, "must not declare variables")
 	}
 	for _, command := range p.Cmds {
+		if !boundedReplace(command) {
+			return fault.Field(field, "must give replace two texts of at most %d bytes", maxReplaceBytes)
+		}
 		for _, arg := range command.Args {
 			switch n := arg.(type) {
 			case *parse.PipeNode:
@@ -180,6 +183,25 @@ func checkPipe(p *parse.PipeNode, replacements *int) error {
 		return fault.Field(field, "must not use replace more than %d times", maxTemplateReplace)
 	}
 	return nil
+}
+
+// boundedReplace admits replace with two short literals only, so that it cannot
+// make a long text of a short one many times over.
+func boundedReplace(c *parse.CommandNode) bool {
+	function, isFunction := c.Args[0].(*parse.IdentifierNode)
+	if !isFunction || function.Ident != "replace" {
+		return true
+	}
+	if len(c.Args) < 3 {
+		return false
+	}
+	for _, arg := range c.Args[1:3] {
+		literal, isLiteral := arg.(*parse.StringNode)
+		if !isLiteral || len(literal.Text) > maxReplaceBytes {
+			return false
+		}
+	}
+	return true
 }
 
 // random makes a text of n characters, each equally likely.

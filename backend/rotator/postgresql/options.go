@@ -105,6 +105,7 @@ const (
 	maxNamePartOfRole  = 40
 	maxTemplateBytes   = 512
 	maxTemplateReplace = 2
+	maxReplaceBytes    = 32
 )
 
 var (

@@ -22,9 +22,6 @@ func (*Rotator) Probe(ctx context.Context, t *rotator.Target) (rotator.Proof, er
 	if err != nil {
 		return rotator.Proof{}, in("version "+fmt.Sprint(t.Version.Number)+" cannot be probed", err)
 	}
-	if t.Current == nil {
-		return rotator.Proof{}, fault.New(fault.Conflict, "version %d cannot be probed: there is no current version to compare with", t.Version.Number)
-	}
 	s, err := connection.DB.Login(ctx, t.Version.Identifier, password)
 	if err == nil {
 		s.Close()
@@ -34,22 +31,37 @@ func (*Rotator) Probe(ctx context.Context, t *rotator.Target) (rotator.Proof, er
 	if !fault.Is(err, fault.AuthFailed) {
 		return rotator.Proof{}, in("log in as the old version", err)
 	}
-	current := t.Current.Version.Identifier
-	if password, err = passwordOf(t.Current.Material); err != nil {
-		return rotator.Proof{}, in("log in as the current version", err)
-	}
-	if s, err = connection.DB.Login(ctx, current, password); err != nil {
+	witness, err := accepted(ctx, connection, t)
+	if err != nil {
 		return rotator.Proof{}, notAProof(err)
 	}
-	s.Close()
 	return rotator.Proof{Dead: true, Result: fmt.Sprintf("PostgreSQL refused %s (SQLSTATE %s) and accepted %s a moment later",
-		quoted(t.Version.Identifier), code, quoted(current))}, nil
+		quoted(t.Version.Identifier), code, quoted(witness))}, nil
+}
+
+// accepted logs in as the witness: the current version, or, where none can be
+// (a deleted role, a current version that an emergency ended first), the
+// administrator over the same path.
+func accepted(ctx context.Context, c *Connection, t *rotator.Target) (witness string, err error) {
+	if t.Current == nil {
+		return c.DB.Username(), c.DB.Ping(ctx)
+	}
+	password, err := passwordOf(t.Current.Material)
+	if err != nil {
+		return "", err
+	}
+	s, err := c.DB.Login(ctx, t.Current.Version.Identifier, password)
+	if err != nil {
+		return "", err
+	}
+	s.Close()
+	return t.Current.Version.Identifier, nil
 }
 
 // notAProof keeps the current version's own authentication failure from being
 // taken for that of the version in question.
 func notAProof(err error) error {
-	err = in("the old version was refused, but so was the current one, which proves nothing", err)
+	err = in("the old version was refused, but so was the witness, which proves nothing", err)
 	if fault.Is(err, fault.AuthFailed) {
 		return fault.New(fault.Target, "%w", err)
 	}

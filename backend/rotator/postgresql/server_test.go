@@ -3,6 +3,7 @@ package postgresql_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -206,4 +207,40 @@ func TestUnreachablePreflight(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, rotator.Fail, lines[0].Result)
 	require.Equal(t, "target", lines[0].Check)
+}
+
+// The optional grants of docs/postgresql.md do what it says.
+func TestOptionalGrants(t *testing.T) {
+	f := newFixture(t, false)
+	f.server.MustExec(t, "postgres", "GRANT pg_read_all_stats TO "+f.admin)
+	if f.major >= 15 {
+		f.server.MustExec(t, "postgres", "GRANT SET ON PARAMETER log_statement, log_min_duration_statement, log_min_error_statement TO "+f.admin)
+	}
+	target := f.prepared(1)
+	require.Equal(t, f.major < 15, len(linesWith(f.serverLog(), "SCRAM-SHA-256$")) > 0)
+	require.NotEmpty(t, linesWith(f.serverLog(), "COMMENT ON ROLE"), "only the one statement is kept out of the log")
+	f.session(target, f.database)
+	require.Eventually(t, func() bool {
+		uses, err := postgresql.New().InUse(f.ctx(), target)
+		return err == nil && len(uses) == 1 && uses[0].ClientAddr == "127.0.0.1"
+	}, 10*time.Second, 20*time.Millisecond)
+}
+
+// A connection's user can be followed by another.
+func TestAnotherAdministrator(t *testing.T) {
+	f := newFixture(t, false)
+	target := f.prepared(1)
+	successor := f.id + "_admin2"
+	f.server.MustExec(t, "postgres", "CREATE ROLE "+successor+" LOGIN CREATEROLE PASSWORD '"+f.adminPassword+"'")
+	if f.major >= 16 {
+		f.server.MustExec(t, "postgres", "GRANT "+f.admin+" TO "+successor+" WITH ADMIN TRUE")
+	}
+	f.values["username"] = successor
+	f.reopen()
+	target.Conn = f.conn
+	f.session(target, f.database)
+	progress, err := postgresql.New().Retire(f.ctx(), target, rotator.Destroy)
+	require.NoError(t, err)
+	require.Equal(t, rotator.Progress{SessionsEnded: 1}, progress)
+	require.False(t, f.exists(target.Version.Identifier))
 }

@@ -306,12 +306,14 @@ func TestSurvey(t *testing.T) {
 	f := newFixture(t, true)
 	first, second := f.prepared(1), f.prepared(2)
 	f.server.MustExec(t, "postgres", "COMMENT ON ROLE "+pgtest.Ident(second.Version.Identifier)+" IS '"+f.key.Sign(first.Mark, first.Version.Identifier)+"'")
+	elsewhere := f.id + "_elsewhere"
+	f.server.MustExec(t, "postgres", "CREATE ROLE "+elsewhere, "COMMENT ON ROLE "+elsewhere+" IS '"+forge(first)+"'")
 	sightings, err := postgresql.New().Survey(f.ctx(), first)
 	require.NoError(t, err)
 	require.ElementsMatch(t, []rotator.Sighting{
 		{Mark: first.Mark, Identifier: first.Version.Identifier, Authentic: true},
 		{Mark: first.Mark, Identifier: second.Version.Identifier},
-	}, sightings)
+	}, sightings, "another mount's users count only where they act as the same group")
 }
 
 func TestProbeProvesNothing(t *testing.T) {
@@ -321,8 +323,10 @@ func TestProbeProvesNothing(t *testing.T) {
 	_, err := r.Retire(f.ctx(), first, rotator.Destroy)
 	require.NoError(t, err)
 
-	_, err = r.Probe(f.ctx(), first)
-	require.True(t, fault.Is(err, fault.Conflict), "without a current version: %v", err)
+	proof, err := r.Probe(f.ctx(), first)
+	require.NoError(t, err)
+	require.True(t, proof.Dead, "without a current version the administrator is the witness")
+	require.Contains(t, proof.Result, f.admin)
 
 	first.Current = &rotator.Live{Version: second.Version, Material: first.Material}
 	_, err = r.Probe(f.ctx(), first)

@@ -142,6 +142,8 @@ func (s *subject) nextSteps(incident string) (steps []string) {
 			continue
 		}
 		switch {
+		case v.ProvenDead() && v.State == rotation.Current:
+			steps = append(steps, fmt.Sprintf("readers of %s fail: version %d (%s) was ended, and no replacement could be verified yet%s", s.name, v.Number, v.Identifier, s.nextAttempt()))
 		case v.ProvenDead():
 		case v.State == rotation.Current && v.KilledTime.IsZero():
 			steps = append(steps, fmt.Sprintf("the leak lives on: version %d (%s) of %s still works, since no replacement could be verified yet; to end it before there is one, write emergency/%s with kill_first=true", v.Number, v.Identifier, s.name, s.name))
@@ -163,6 +165,14 @@ func (s *subject) nextSteps(incident string) (steps []string) {
 		steps = append(steps, s.state.ActionRequired)
 	}
 	return steps
+}
+
+// nextAttempt says when a replacement is tried again, if that is planned.
+func (s *subject) nextAttempt() string {
+	if s.state.Intent == nil {
+		return ""
+	}
+	return "; it is tried again at " + s.state.Intent.At.Format(timeFormat)
 }
 
 const timeFormat = "2006-01-02T15:04:05Z07:00"

@@ -25,7 +25,7 @@ func (e *Engine) Rollback(ctx context.Context, name string, r RollbackRequest) (
 		if s.state.Divergence != nil {
 			return conflictDiverged(s)
 		}
-		number, err := e.rollbackTo(s, r.Version)
+		number, err := e.rollbackTo(ctx, s, r.Version)
 		if err != nil {
 			return err
 		}
@@ -41,7 +41,7 @@ func (e *Engine) giveUpHeld(ctx context.Context, name string, version int) error
 		if held := s.state.InFlight; held == nil || held.Held == "" {
 			return errNoChange
 		}
-		if _, err := e.rollbackTo(s, version); err != nil {
+		if _, err := e.rollbackTo(ctx, s, version); err != nil {
 			return err
 		}
 		return s.state.Supersede(e.clock.Now())
@@ -51,7 +51,7 @@ func (e *Engine) giveUpHeld(ctx context.Context, name string, version int) error
 
 // rollbackTo finds the version to go back to: the named one if it is eligible, or
 // the highest eligible below the current one.
-func (e *Engine) rollbackTo(s *subject, number int) (int, error) {
+func (e *Engine) rollbackTo(ctx context.Context, s *subject, number int) (int, error) {
 	if number != 0 {
 		if number < 0 {
 			return 0, fault.Field("version", "must be the number of a version, 1 or more")
@@ -60,7 +60,7 @@ func (e *Engine) rollbackTo(s *subject, number int) (int, error) {
 		if v == nil {
 			return 0, fault.Field("version", "%s has no version %d that could be brought back", s.name, number)
 		}
-		if reason := e.notEligible(s, v); reason != "" {
+		if reason := e.notEligible(ctx, s, v); reason != "" {
 			return 0, fault.New(fault.Conflict, "cannot roll back to version %d: %s", number, reason)
 		}
 		return number, nil
@@ -70,7 +70,7 @@ func (e *Engine) rollbackTo(s *subject, number int) (int, error) {
 		if v.Number >= s.state.Current {
 			continue
 		}
-		reason := e.notEligible(s, &v)
+		reason := e.notEligible(ctx, s, &v)
 		if reason == "" {
 			return v.Number, nil
 		}
@@ -83,7 +83,7 @@ func (e *Engine) rollbackTo(s *subject, number int) (int, error) {
 }
 
 // notEligible is why a version cannot become current again, "" if it can.
-func (e *Engine) notEligible(s *subject, v *rotation.Version) string {
+func (e *Engine) notEligible(ctx context.Context, s *subject, v *rotation.Version) string {
 	switch {
 	case v.Number == s.state.Current:
 		return "it is the current version"
@@ -104,7 +104,11 @@ func (e *Engine) notEligible(s *subject, v *rotation.Version) string {
 	if !ok {
 		return "its retirement has begun, and this type cannot bring a version back"
 	}
-	return restorer.Restorable(&rotator.Target{Role: roleView(s.role, nil), Version: *v, Now: e.clock.Now()})
+	t, err := e.renderTarget(ctx, s, v)
+	if err != nil {
+		return "its material could not be read"
+	}
+	return restorer.Restorable(t)
 }
 
 func joinFirst(texts []string, most int) string {

@@ -1,6 +1,10 @@
 package rotation
 
-import "time"
+import (
+	"fmt"
+	"slices"
+	"time"
+)
 
 // BeginRetire journals that the retirement of a version starts, before its
 // first effect.
@@ -52,8 +56,11 @@ func (s *State) StandbyReady(number int) error {
 }
 
 // Delete turns the state into that of a deleted role: what readers hold retires
-// after its grace, everything else at once.
+// after its grace, what leaked and everything else at once.
 func (s *State) Delete(now time.Time) error {
+	if s.InFlight != nil {
+		return fmt.Errorf("delete: rotation %s is in flight", s.InFlight.ID)
+	}
 	if cur := s.CurrentVersion(); cur != nil {
 		if err := cur.moveTo(Retiring); err != nil {
 			return err
@@ -61,12 +68,17 @@ func (s *State) Delete(now time.Time) error {
 		cur.DeactivatedTime = now
 	}
 	for i := range s.Versions {
-		if v := &s.Versions[i]; v.State == Pending || v.State == Standby {
-			v.State, v.Undo = Pending, true
+		v := &s.Versions[i]
+		if v.State == Standby {
+			if err := v.moveTo(Pending); err != nil {
+				return err
+			}
 		}
+		v.Undo = v.Undo || v.State == Pending
 	}
 	s.Current, s.Deleted = 0, true
 	s.NextRotation, s.Intent, s.Divergence, s.Postponed = time.Time{}, nil, nil, nil
+	s.KillNow(now)
 	s.startGrace(now)
 	return nil
 }
@@ -85,12 +97,12 @@ func (s *State) Settled() bool {
 // whose material is to be destroyed. The history keeps their rotations.
 func (s *State) Trim(keep int) (forgotten []int) {
 	extra := len(s.Versions) - keep
-	kept := s.Versions[:0]
+	var kept []Version // a list of its own: whoever copied the state may share the old one
 	for _, v := range s.Versions {
-		if extra > 0 && v.Settled() && !s.referenced(v.Number) {
+		if extra > 0 && v.Settled() && !s.referenced(v) {
 			forgotten = append(forgotten, v.Number)
 			if v.Left != "" { // its object will be seen again
-				s.Acknowledged = append(s.Acknowledged, v.RotationID)
+				s.Acknowledged = append(slices.Clip(s.Acknowledged), v.RotationID)
 			}
 			extra--
 			continue
@@ -101,6 +113,10 @@ func (s *State) Trim(keep int) (forgotten []int) {
 	return forgotten
 }
 
-func (s *State) referenced(number int) bool {
-	return s.InFlight != nil && (s.InFlight.Version == number || s.InFlight.PreviousVersion == number)
+// referenced tells whether the rotation in flight, or an incident whose record is
+// still derived from the state, speaks of a version.
+func (s *State) referenced(v Version) bool {
+	r := s.InFlight
+	return r != nil && (r.Version == v.Number || r.PreviousVersion == v.Number) ||
+		v.IncidentID != "" && slices.ContainsFunc(s.Incidents, func(l IncidentLink) bool { return l.ID == v.IncidentID })
 }

@@ -143,17 +143,24 @@ func (s *State) Candidate() *Version {
 // candidate; otherwise the candidate is the version that has the number
 // (a rollback, a standby).
 func (s *State) Begin(r Rotation, candidate *Version) error {
-	if s.InFlight != nil {
+	existing := s.Version(r.Version)
+	switch {
+	case s.InFlight != nil:
 		return fmt.Errorf("begin rotation %s: rotation %s is in flight", r.ID, s.InFlight.ID)
+	case s.Deleted:
+		return fmt.Errorf("begin rotation %s: the role is deleted", r.ID)
+	case candidate != nil && candidate.Number <= s.Highest:
+		return fmt.Errorf("begin rotation %s: version %d was used before", r.ID, candidate.Number)
+	case candidate != nil && (candidate.Number != r.Version || candidate.State != Pending):
+		return fmt.Errorf("begin rotation %s of version %d: the candidate is version %d, %s", r.ID, r.Version, candidate.Number, candidate.State)
+	case candidate == nil && existing == nil:
+		return fmt.Errorf("begin rotation %s: no version %d", r.ID, r.Version)
+	case candidate == nil && !existing.State.mayBecome(Current):
+		return &TransitionError{What: "version", From: string(existing.State), To: string(Current)}
 	}
 	if candidate != nil {
-		if candidate.Number <= s.Highest {
-			return fmt.Errorf("begin rotation %s: version %d was used before", r.ID, candidate.Number)
-		}
 		s.Versions = append(s.Versions, *candidate)
 		s.Highest = candidate.Number
-	} else if s.Version(r.Version) == nil {
-		return fmt.Errorf("begin rotation %s: no version %d", r.ID, r.Version)
 	}
 	r.Phase, r.PreviousVersion = Planned, s.Current
 	s.InFlight = &r
@@ -161,17 +168,42 @@ func (s *State) Begin(r Rotation, candidate *Version) error {
 	return nil
 }
 
-// Reach moves the rotation in flight to Prepared or Verified.
-func (s *State) Reach(phase Phase) error { return s.InFlight.advance(phase, "") }
+// advance moves the rotation in flight to a phase, or ends it with an outcome, if
+// there is one and the table allows it.
+func (s *State) advance(to Phase, outcome Outcome) error {
+	if s.InFlight == nil {
+		return &TransitionError{What: "rotation", From: "none in flight", To: string(to) + "/" + string(outcome)}
+	}
+	return s.InFlight.advance(to, outcome)
+}
 
-// Activate moves the pointer and the phase together: the switch of readers.
+// phase is that of the rotation in flight, "" for none.
+func (s *State) phase() Phase {
+	if s.InFlight == nil {
+		return ""
+	}
+	return s.InFlight.Phase
+}
+
+// Reach moves the rotation in flight to Prepared or Verified.
+func (s *State) Reach(phase Phase) error {
+	if phase != Prepared && phase != Verified { // the others move more than the phase
+		return &TransitionError{What: "rotation", From: string(s.phase()), To: string(phase)}
+	}
+	return s.advance(phase, "")
+}
+
+// Activate moves the pointer and the phase together: the switch of readers. What
+// leaked has waited for this and ends at once, whatever triggered the rotation: it
+// may be a manual one, after those of an emergency failed.
 func (s *State) Activate(now time.Time, grace Duration) error {
-	if err := s.InFlight.advance(Active, ""); err != nil {
+	if err := s.advance(Active, ""); err != nil {
 		return err
 	}
 	if err := s.moveTo(s.InFlight.Version, now, grace); err != nil {
 		return err
 	}
+	s.KillNow(now)
 	s.event("version.activated", now, nil)
 	return nil
 }
@@ -189,11 +221,18 @@ func (s *State) moveTo(number int, now time.Time, grace Duration) error {
 		}
 	}
 	v := s.Version(number)
+	if v == nil {
+		return fmt.Errorf("move the pointer: no version %d", number)
+	}
+	// Whoever read it in its earlier time keeps what was promised then, also where
+	// the grace is shorter now: its end, or, had none been set yet, the least one.
+	for _, promised := range []time.Time{v.RetireAt, v.DeactivatedTime.Add(v.Grace.Std())} {
+		if v.State == Retiring && promised.After(v.RetireFloor) {
+			v.RetireFloor = promised
+		}
+	}
 	if err := v.moveTo(Current); err != nil {
 		return err
-	}
-	if v.RetireAt.After(v.RetireFloor) {
-		v.RetireFloor = v.RetireAt
 	}
 	v.ActivatedTime, v.Grace = now, grace
 	v.RetireAt, v.RetireBegun, v.RetiredTime, v.DestroyAt, v.DeactivatedTime = time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
@@ -206,7 +245,10 @@ func (s *State) moveTo(number int, now time.Time, grace Duration) error {
 // NextRotation; a rollback leaves the old one.
 func (s *State) Finish(now, next time.Time) error {
 	r := s.InFlight
-	if err := r.advance(RolledOut, Succeeded); err != nil {
+	if r != nil && r.Reverting {
+		return &TransitionError{What: "rotation", From: "reverting", To: string(Succeeded)}
+	}
+	if err := s.advance(RolledOut, Succeeded); err != nil {
 		return err
 	}
 	if r.Trigger != Rollback {
@@ -219,11 +261,16 @@ func (s *State) Finish(now, next time.Time) error {
 	return nil
 }
 
-// startGrace gives every retiring version without one its end of grace.
+// startGrace gives every retiring version without one its end of grace; what
+// leaked has none.
 func (s *State) startGrace(now time.Time) {
 	for i := range s.Versions {
 		v := &s.Versions[i]
 		if v.State != Retiring || !v.RetireAt.IsZero() {
+			continue
+		}
+		if v.Compromised {
+			v.RetireAt = now
 			continue
 		}
 		v.RetireAt = now.Add(v.Grace.Std())
@@ -244,12 +291,11 @@ type AfterFailure struct {
 
 // Fail ends the rotation in flight before the switch; the candidate is undone.
 func (s *State) Fail(now time.Time, why Failure, then AfterFailure) error {
-	r := s.InFlight
-	outcome := Failed
+	r, outcome := s.InFlight, Failed
 	if then.Retry == nil && then.Blocked != "" && s.Blocked == "" {
 		outcome = Blocked
 	}
-	if err := r.advance(r.Phase, outcome); err != nil {
+	if err := s.advance(s.phase(), outcome); err != nil {
 		return err
 	}
 	r.Error = &why
@@ -275,11 +321,10 @@ func (s *State) Refuse(r Rotation, now time.Time, why Failure, then AfterFailure
 
 // Supersede ends the rotation in flight because another one takes over.
 func (s *State) Supersede(now time.Time) error {
-	r := s.InFlight
-	if err := r.advance(r.Phase, Superseded); err != nil {
+	if err := s.advance(s.phase(), Superseded); err != nil {
 		return err
 	}
-	if r.BeforeSwitch() {
+	if s.InFlight.BeforeSwitch() {
 		s.abandonCandidate()
 	}
 	s.end(now)
@@ -307,8 +352,8 @@ func (s *State) abandonCandidate() {
 // Revert moves the pointer back after a step failed; the steps run again.
 func (s *State) Revert(now time.Time, why Failure) error {
 	r := s.InFlight
-	if r.Phase != Active || r.Reverting {
-		return &TransitionError{What: "rotation", From: string(r.Phase), To: "reverting"}
+	if s.phase() != Active || r.Reverting {
+		return &TransitionError{What: "rotation", From: string(s.phase()), To: "reverting"}
 	}
 	previous := s.Version(r.PreviousVersion)
 	if previous == nil || previous.State != Retiring || previous.Compromised || !previous.RetireBegun.IsZero() {
@@ -322,10 +367,10 @@ func (s *State) Revert(now time.Time, why Failure) error {
 // after grace, since readers hold it, and the role waits for a person.
 func (s *State) FinishReverted(now time.Time) error {
 	r := s.InFlight
-	if !r.Reverting {
-		return &TransitionError{What: "rotation", From: string(r.Phase), To: string(RolledBack)}
+	if r == nil || !r.Reverting {
+		return &TransitionError{What: "rotation", From: string(s.phase()), To: string(RolledBack)}
 	}
-	if err := r.advance(Active, RolledBack); err != nil {
+	if err := s.advance(Active, RolledBack); err != nil {
 		return err
 	}
 	s.Failures++
@@ -357,8 +402,8 @@ func (s *State) Compromise(incident string) {
 	}
 }
 
-// KillNow lets every compromised version that readers hold, but for the
-// current one, end at once. With all set the current one goes too.
+// KillNow lets every compromised version that readers may hold, but for the
+// current one, end at once.
 func (s *State) KillNow(now time.Time) {
 	for i := range s.Versions {
 		v := &s.Versions[i]

@@ -20,15 +20,31 @@ const (
 	Discarded VersionState = "discarded" // a candidate that never became current, undone
 )
 
-// versionTransitions lists every legal change of a version's state.
-var versionTransitions = map[VersionState][]VersionState{
-	Pending:   {Standby, Current, Discarded},
-	Standby:   {Pending, Current, Discarded},
-	Current:   {Retiring},
-	Retiring:  {Current, Disabled, Retired},
-	Disabled:  {Current, Retired},
-	Retired:   {Current, Standby},
-	Discarded: {},
+// VersionTransition is one legal change of a version's state.
+type VersionTransition struct {
+	From, To VersionState
+	// When says in a few words what causes it; see Transition.When.
+	When string
+}
+
+// VersionTransitions lists every legal change of a version's state.
+var VersionTransitions = []VersionTransition{
+	{Pending, Standby, "made ahead, and verified"},
+	{Pending, Current, "switch of readers"},
+	{Pending, Discarded, "Discard done"},
+	{Standby, Current, "switch of readers"},
+	{Standby, Pending, "role deleted; to be discarded"},
+	{Current, Retiring, "another version took over, or the role was deleted"},
+	{Retiring, Current, "rollback, or a step failed"},
+	{Retiring, Disabled, "retire_at passed, or emergency; disabled at the target"},
+	{Disabled, Retired, "destroyed at the target"},
+	{Disabled, Current, "rollback; Prepare brought it back"},
+	{Retired, Current, "rollback; Prepare made it anew"},
+}
+
+// mayBecome asks the table.
+func (s VersionState) mayBecome(next VersionState) bool {
+	return slices.ContainsFunc(VersionTransitions, func(t VersionTransition) bool { return t.From == s && t.To == next })
 }
 
 // Live tells whether a reader may hold this version and it must keep working.
@@ -121,7 +137,7 @@ func (v *Version) Settled() bool {
 
 // moveTo changes the state if the table allows it.
 func (v *Version) moveTo(next VersionState) error {
-	if !slices.Contains(versionTransitions[v.State], next) {
+	if !v.State.mayBecome(next) {
 		return &TransitionError{What: "version", From: string(v.State), To: string(next)}
 	}
 	v.State = next

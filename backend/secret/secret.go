@@ -16,21 +16,31 @@ import (
 // Placeholder is what every accidental rendering of a secret shows.
 const Placeholder = "[redacted]"
 
-// String is a secret text.
-type String struct{ value string }
+// String is a secret text. Its values are compared with Equal, never with ==.
+type String struct {
+	// Behind a pointer, since fmt prints by reflection where it may not call
+	// Format: a field that is not exported, or a verb that does not fit. It then
+	// shows an address.
+	value *string
+}
 
 // New wraps a plain text.
-func New(plain string) String { return String{value: plain} }
+func New(plain string) String { return String{value: &plain} }
 
 // Reveal returns the plain text. Each call is a place where the secret leaves.
-func (s String) Reveal() string { return s.value }
+func (s String) Reveal() string {
+	if s.value == nil {
+		return ""
+	}
+	return *s.value
+}
 
 // Empty tells whether there is no secret at all.
-func (s String) Empty() bool { return s.value == "" }
+func (s String) Empty() bool { return s.Reveal() == "" }
 
 // Equal compares in constant time for values of equal length.
 func (s String) Equal(other String) bool {
-	return subtle.ConstantTimeCompare([]byte(s.value), []byte(other.value)) == 1
+	return subtle.ConstantTimeCompare([]byte(s.Reveal()), []byte(other.Reveal())) == 1
 }
 
 // String implements fmt.Stringer with the placeholder.

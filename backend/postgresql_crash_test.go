@@ -1,0 +1,92 @@
+package backend_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/enginetest"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/mark"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/postgresql"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
+)
+
+var stages atomic.Int64
+
+// postgresStage is a stage whose target is a real server: a group and an
+// administrator with least rights of its own, in a shared database.
+func postgresStage(t *testing.T) *enginetest.Stage {
+	server := pgtest.Shared(t)
+	id := fmt.Sprintf("crash%d", stages.Add(1))
+	admin, group := id+"_admin", id+"_group"
+	server.MustExec(t, "postgres",
+		"CREATE ROLE "+group,
+		"CREATE ROLE "+admin+" LOGIN CREATEROLE PASSWORD 'admin-canary'",
+		"DO $$ BEGIN IF current_setting('server_version_num')::int >= 160000 THEN EXECUTE 'GRANT "+group+" TO "+admin+" WITH ADMIN TRUE'; END IF; END $$")
+	return &enginetest.Stage{
+		Rotator: func(f *enginetest.Faults) rotator.Rotator { return enginetest.NewFaulty(postgresql.New(), f) },
+		Connection: func(f *enginetest.Faults) rotator.ConnectionKind {
+			return enginetest.FaultyConnection{ConnectionKind: postgresql.NewConnectionKind(), Faults: f}
+		},
+		Address: option.Values{"connection_url": server.TemplateURL("postgres"), "username": admin, "tls_ca": server.CAPEM()},
+		Secrets: secret.NewMap(map[string]string{"password": "admin-canary"}),
+		Role:    option.Values{"member_of": group, "username_prefix": id},
+		Login:   func(rendered map[string]any) error { return loginAsReader(server, rendered) },
+		Objects: func() ([]string, error) {
+			out, err := server.QueryString(context.Background(), "postgres",
+				"SELECT coalesce(string_agg(rolname, ','), '') FROM pg_roles WHERE starts_with(rolname, $1) AND starts_with(shobj_description(oid, 'pg_authid'), $2)", id, mark.Prefix)
+			if err != nil || out == "" {
+				return nil, err
+			}
+			return strings.Split(out, ","), nil
+		},
+		Step: 10 * time.Second,
+	}
+}
+
+// loginAsReader connects as an application would, with the ready URL.
+func loginAsReader(server *pgtest.Server, rendered map[string]any) error {
+	user, _ := rendered["username"].(string)
+	password, _ := rendered["password"].(string)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	conn, err := server.Connect(ctx, user, password, "postgres")
+	if err != nil {
+		return fault.New(fault.AuthFailed, "%w", err)
+	}
+	return conn.Close(ctx)
+}
+
+// postgresScenarios are fewer than those in memory: each of their points costs
+// real logins.
+var postgresScenarios = []enginetest.Scenario{
+	{Name: "rotate", AtLeast: 25, Run: func(p *enginetest.Play) { p.Create(nil); p.Rotate(); p.Wait(time.Minute) }},
+	{Name: "rollback to a retired version", AtLeast: 40, Run: func(p *enginetest.Play) {
+		p.Create(nil)
+		first := p.Current()
+		p.Rotate()
+		p.Wait(time.Minute)
+		p.Rollback(first)
+		p.Wait(time.Minute)
+	}},
+	{Name: "emergency, kill first", AtLeast: 35, Run: func(p *enginetest.Play) { p.Create(nil); p.Rotate(); p.Emergency(true); p.Wait(time.Minute) }},
+	{Name: "rotate root", AtLeast: 20, Run: func(p *enginetest.Play) { p.Create(nil); p.RotateRoot(); p.Rotate(); p.Wait(time.Minute) }},
+	{Name: "delete", AtLeast: 30, Deleted: true, Run: func(p *enginetest.Play) { p.Create(nil); p.Delete(); p.Wait(time.Minute) }},
+}
+
+// TestPostgreSQLCrashAnywhere is TestCrashAnywhere with a real server outside.
+func TestPostgreSQLCrashAnywhere(t *testing.T) {
+	for _, s := range postgresScenarios {
+		t.Run(s.Name, func(t *testing.T) {
+			t.Parallel()
+			enginetest.Enumerate(t, postgresStage, s)
+		})
+	}
+}

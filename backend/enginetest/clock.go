@@ -75,3 +75,23 @@ func (c *Clock) Jump(d time.Duration) {
 	defer c.mu.Unlock()
 	c.now = c.now.Add(d)
 }
+
+// Shared is a value that a test and an engine's workers both touch.
+type Shared[T any] struct {
+	mu sync.Mutex
+	v  T
+}
+
+// Set replaces the value.
+func (s *Shared[T]) Set(v T) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.v = v
+}
+
+// Get returns the value.
+func (s *Shared[T]) Get() T {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.v
+}

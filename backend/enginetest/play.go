@@ -39,7 +39,9 @@ type Stage struct {
 	// Storage wraps a process's storage; nil leaves it. Seeded bugs sit here.
 	Storage func(store.Storage) store.Storage
 	// Steps are the engine's steps after the switch.
-	Steps []backend.Step
+	Steps    []backend.Step
+	Observer backend.ReadObserver
+	Sink     backend.EventSink
 }
 
 // RoleName and ConnectionName are what every play uses.
@@ -114,13 +116,16 @@ func (p *Play) boot(faults *Faults) {
 		Logger:      hclog.New(&hclog.LoggerOptions{Output: &p.log, Level: hclog.Debug}),
 		Rotators:    []rotator.Rotator{p.stage.Rotator(faults)},
 		Connections: []rotator.ConnectionKind{p.stage.Connection(faults)},
-		Steps:       p.stage.Steps,
+		Steps:       p.stage.Steps, Observer: p.stage.Observer, Sink: p.stage.Sink,
 	})
 	_ = p.engine.Start(context.Background())
 }
 
 // Engine is the process that runs now.
 func (p *Play) Engine() *backend.Engine { return p.engine }
+
+// Violations are the promises that were seen broken.
+func (p *Play) Violations() []string { return p.violations }
 
 // Log is what all processes logged.
 func (p *Play) Log() string { return p.log.String() }
@@ -162,8 +167,8 @@ func (p *Play) Wait(d time.Duration) {
 	}
 }
 
-// act runs a request as a client would, while the world goes on.
-func (p *Play) act(do func(ctx context.Context, e *backend.Engine) error) error {
+// Act runs a request as a client would, while the world goes on.
+func (p *Play) Act(do func(ctx context.Context, e *backend.Engine) error) error {
 	engine := p.engine
 	result := make(chan error, 1)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -186,7 +191,7 @@ const attempts = 6
 func (p *Play) until(what string, reached func() bool, do func(ctx context.Context, e *backend.Engine) error) {
 	var err error
 	for range attempts {
-		if err = p.act(do); err == nil && reached() {
+		if err = p.Act(do); err == nil && reached() {
 			return
 		}
 		p.Wait(10 * p.stage.Step)
@@ -266,8 +271,7 @@ func (p *Play) Rollback(version int) {
 // Emergency declares one until the version was replaced.
 func (p *Play) Emergency(killFirst bool) {
 	before := p.Current()
-	p.leaked = true
-	p.held = nil
+	p.Leak(true)
 	p.until("emergency", func() bool { return p.Current() > before && p.State().InFlight == nil }, func(ctx context.Context, e *backend.Engine) error {
 		r, err := e.Emergency(ctx, RoleName, backend.EmergencyRequest{Reason: "a test leak", KillFirst: killFirst, Wait: backend.Wait})
 		if err == nil && r.Rotation != nil && r.Rotation.Outcome == rotation.Failed {
@@ -275,8 +279,11 @@ func (p *Play) Emergency(killFirst bool) {
 		}
 		return err
 	})
-	p.leaked, p.held = false, nil
+	p.Leak(false)
 }
+
+// Leak says that an emergency begins or is over: what was read before may die.
+func (p *Play) Leak(on bool) { p.leaked, p.held = on, nil }
 
 // Delete deletes the role until it is gone.
 func (p *Play) Delete() {

@@ -203,8 +203,10 @@ func (e *Engine) activate(ctx context.Context, s *subject) error {
 		s.dirtyIncidents()
 		return nil
 	})
-	if err == nil {
-		e.memory.setChecked(s.name, e.clock.Now()) // it was verified a moment ago
+	if err == nil && r.Trigger != rotation.Initial && r.Trigger != rotation.Import {
+		// Looked at a moment ago. A new role still has to be: somebody else may keep
+		// one of its name.
+		e.memory.setChecked(s.name, e.clock.Now())
 	}
 	return err
 }

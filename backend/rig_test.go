@@ -22,6 +22,11 @@ type rig struct {
 	world *rotatortest.World
 }
 
+type enginetestStage = enginetest.Stage
+
+// kind is the in-memory kind over the same target, for a second mount.
+func (r *rig) kind() *rotatortest.Memory { return &rotatortest.Memory{World: r.world} }
+
 const app = enginetest.RoleName
 
 func newRig(t *testing.T, change ...func(*enginetest.Stage)) *rig {

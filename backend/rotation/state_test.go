@@ -543,9 +543,9 @@ func TestTrim(t *testing.T) {
 		forgotten, kept   []int
 		acknowledgedAsToo []string
 	}{
-		"room enough":         {6, nil, nil, []int{1, 2, 3, 4, 5, 6}, nil},
-		"the oldest go":       {5, nil, []int{1}, []int{2, 3, 4, 5, 6}, nil},
-		"what is not settled": {4, nil, []int{1, 3}, []int{2, 4, 5, 6}, nil},
+		"room enough":                            {6, nil, nil, []int{1, 2, 3, 4, 5, 6}, nil},
+		"the oldest go":                          {5, nil, []int{1}, []int{2, 3, 4, 5, 6}, nil},
+		"what is not settled":                    {4, nil, []int{1, 3}, []int{2, 4, 5, 6}, nil},
 		"what is left outside is known for good": {0, nil, []int{1, 3, 4}, []int{2, 5, 6}, []string{"r4"}},
 		"the rotation in flight": {0, func(s *rotation.State) { s.InFlight = &rotation.Rotation{Version: 1, PreviousVersion: 3} },
 			[]int{4}, []int{1, 2, 3, 5, 6}, []string{"r4"}},

@@ -227,7 +227,7 @@ func (s *State) moveTo(number int, now time.Time, grace Duration) error {
 	// Whoever read it in its earlier time keeps what was promised then, also where
 	// the grace is shorter now: its end, or, had none been set yet, the least one.
 	for _, promised := range []time.Time{v.RetireAt, v.DeactivatedTime.Add(v.Grace.Std())} {
-		if v.State == Retiring && promised.Equal(v.RetireAt) && promised.After(v.RetireFloor) {
+		if v.State == Retiring && promised.After(v.RetireFloor) {
 			v.RetireFloor = promised
 		}
 	}

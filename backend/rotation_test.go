@@ -254,6 +254,7 @@ func TestHistoryHasEveryRotationNewestFirst(t *testing.T) {
 	t.Parallel()
 	r := created(t, nil)
 	r.Rotate()
+	r.Wait(10 * time.Second)
 	r.Rollback(1)
 	all, next, err := r.Engine().History(context.Background(), app, "", 50)
 	require.NoError(t, err)

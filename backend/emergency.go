@@ -31,8 +31,12 @@ func (e *Engine) Emergency(ctx context.Context, name string, r EmergencyRequest)
 	if !slices.Contains(severities, r.Severity) {
 		return nil, fault.Field("severity", "must be one of %s", strings.Join(severities, ", "))
 	}
-	if _, err := e.loadLive(ctx, name); err != nil {
+	s, err := e.loadLive(ctx, name)
+	if err != nil {
 		return nil, err
+	}
+	if s.state.Current == 0 {
+		return nil, fault.New(fault.Conflict, "role %s has no version yet that could have leaked", name)
 	}
 	by, err := e.actor(ctx, r.Actor)
 	if err != nil {
@@ -53,7 +57,7 @@ func (e *Engine) declare(ctx context.Context, name string, r EmergencyRequest, b
 	}
 	expected := e.waiters.expect(id)
 	_, err = e.update(ctx, name, func(s *subject) error {
-		if s.state.Deleted {
+		if s.state.Deleted || s.state.Current == 0 {
 			return notFound(name)
 		}
 		now := e.clock.Now()

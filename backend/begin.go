@@ -57,6 +57,9 @@ func (e *Engine) mint(ctx context.Context, s *subject, rotationID string) (*rota
 	if d := s.state.Divergence; d != nil {
 		v.Number = max(v.Number, d.Highest+1)
 	}
+	if err := e.stillAllowed(ctx, s); err != nil {
+		return nil, err
+	}
 	t, err := e.target(ctx, s, v)
 	if err != nil {
 		return nil, err
@@ -73,6 +76,16 @@ func (e *Engine) mint(ctx context.Context, s *subject, rotationID string) (*rota
 	}
 	v.Identifier, v.Object, v.HasMaterial = planned.Identifier, planned.Object, true
 	return &v, nil
+}
+
+// stillAllowed refuses new versions where the connection was taken from the role
+// since it was written. Ending versions goes on.
+func (e *Engine) stillAllowed(ctx context.Context, s *subject) error {
+	conn, err := e.store.Connection(ctx, s.role.Connection)
+	if err != nil || conn == nil || allowsRole(conn, s.name) {
+		return err
+	}
+	return fault.New(fault.Target, "connection %s no longer allows the role %s: see its allowed_roles", conn.Name, s.name)
 }
 
 func (e *Engine) beginJournal(ctx context.Context, s *subject, i rotation.Intent, number int, candidate *rotation.Version) error {

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"hash/maphash"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -10,8 +11,11 @@ import (
 // and makes no storage call.
 type cache struct {
 	snapshots sync.Map // role name -> *snapshot
-	// epochs count changes of a role: a fill that began before one is thrown away.
-	epochs sync.Map // role name -> *atomic.Uint64
+	// epochs count changes of roles: a fill that began before one is thrown away.
+	// Several names may share a count; asking for names that do not exist must not
+	// grow anything.
+	epochs [1 << 10]atomic.Uint64
+	seed   maphash.Seed
 	all    atomic.Uint64
 }
 
@@ -33,7 +37,7 @@ type rendered struct {
 	data     map[string]any
 }
 
-func newCache() *cache { return &cache{} }
+func newCache() *cache { return &cache{seed: maphash.MakeSeed()} }
 
 func (c *cache) get(name string) *snapshot {
 	v, ok := c.snapshots.Load(name)
@@ -47,12 +51,7 @@ func (c *cache) get(name string) *snapshot {
 type epoch struct{ role, all uint64 }
 
 func (c *cache) counter(name string) *atomic.Uint64 {
-	v, ok := c.epochs.Load(name)
-	if !ok {
-		v, _ = c.epochs.LoadOrStore(name, &atomic.Uint64{})
-	}
-	n, _ := v.(*atomic.Uint64)
-	return n
+	return &c.epochs[maphash.String(c.seed, name)%uint64(len(c.epochs))]
 }
 
 // begin notes the epoch before a fill reads storage.

@@ -45,7 +45,7 @@ func (e *Engine) VersionCreds(ctx context.Context, name string, version int, rea
 		if ttl, ok = schedule.RetiringTTL(r.grace, r.retireAt, now); !ok {
 			return nil, fault.New(fault.NotFound, "version %d of role %q ends at %s: too soon to be handed out", version, name, r.retireAt.Format(timeFormat))
 		}
-		e.memory.issue(name, version, now.Add(ttl))
+		e.memory.issue(name, version, now, now.Add(ttl))
 	}
 	e.observe(name, version, reader, now)
 	out := snap.answer(r, ttl)

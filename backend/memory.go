@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"maps"
 	"sync"
 	"time"
 )
@@ -77,11 +78,12 @@ func (m *memory) fault(name string) (wait time.Duration) {
 func (m *memory) healthy(name string) { m.with(name, func(r *remembered) { r.faults = 0 }) }
 
 // issue notes until when a ttl of a version read by its own path may run.
-func (m *memory) issue(name string, version int, until time.Time) {
+func (m *memory) issue(name string, version int, now, until time.Time) {
 	m.with(name, func(r *remembered) {
 		if r.issued == nil {
 			r.issued = map[int]time.Time{}
 		}
+		maps.DeleteFunc(r.issued, func(_ int, over time.Time) bool { return over.Before(now) })
 		if until.After(r.issued[version]) {
 			r.issued[version] = until
 		}

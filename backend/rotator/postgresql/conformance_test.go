@@ -1,0 +1,36 @@
+package postgresql_test
+
+import (
+	"testing"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/postgresql"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/rotatortest"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
+)
+
+// TestConforms runs the contract's own suite as both kinds of administrator.
+func TestConforms(t *testing.T) {
+	for admin, superuser := range admins {
+		t.Run(admin, func(t *testing.T) {
+			rotatortest.Run(t, func(t *testing.T) *rotatortest.Subject {
+				f := newFixture(t, superuser)
+				return &rotatortest.Subject{
+					Rotator: postgresql.New(), Role: f.role, Conn: f.conn,
+					Works: func(t *testing.T, rendered map[string]any) bool {
+						user, _ := rendered["username"].(string)
+						password, _ := rendered["password"].(string)
+						conn, err := f.server.Connect(f.ctx(), user, password, f.database)
+						if err != nil {
+							return false
+						}
+						return conn.Close(f.ctx()) == nil
+					},
+					Exists: func(_ *testing.T, identifier string) bool { return f.exists(identifier) },
+					Forge: func(t *testing.T, identifier string) {
+						f.server.MustExec(t, "postgres", "CREATE ROLE "+pgtest.Ident(identifier)+" LOGIN PASSWORD 'foreign'")
+					},
+				}
+			})
+		})
+	}
+}

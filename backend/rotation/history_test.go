@@ -18,35 +18,44 @@ func TestAnyLegalHistory(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		l := &life{State: &rotation.State{}, now: start, promised: map[int]time.Time{}, ended: map[string]bool{}, made: map[int]string{}}
-		t.Repeat(map[string]func(*rapid.T){
-			"": l.look,
-			"time passes": func(t *rapid.T) {
-				l.now = l.now.Add(time.Duration(rapid.IntRange(1, 5000).Draw(t, "seconds")) * time.Second)
-			},
-			"reload":          l.reload,
-			"begin":           l.beginFresh,
-			"begin standby":   l.beginStandby,
-			"begin rollback":  l.beginRollback,
-			"refuse":          l.refuse,
-			"prepared":        func(t *rapid.T) { l.reach(t, rotation.Planned, rotation.Prepared) },
-			"verified":        func(t *rapid.T) { l.reach(t, rotation.Prepared, rotation.Verified) },
-			"activate":        l.activate,
-			"finish":          l.finish,
-			"fail":            l.fail,
-			"revert":          l.revert,
-			"finish reverted": l.finishReverted,
-			"emergency":       l.emergency,
-			"raise grace":     l.raiseGrace,
-			"retire":          l.retire,
-			"destroy":         l.destroy,
-			"undo":            l.undo,
-			"prove":           l.prove,
-			"make ahead":      l.makeAhead,
-			"standby ready":   l.standbyReady,
-			"trim":            l.trim,
-			"delete":          l.delete,
-		})
+		// rapid draws what stands first most often: that leads through whole rotations.
+		acts := []func() act{
+			l.activate, l.finish, l.beginRollback, l.reach, l.beginFresh, l.revert, l.finishReverted, l.supersede, l.retire, l.destroy,
+			l.undo, l.prove, l.timePasses, l.raiseGrace, l.makeAhead, l.standbyReady, l.beginStandby, l.fail, l.refuse, l.reload,
+			l.emergency, l.trim, l.delete,
+		}
+		for range rapid.IntRange(20, 150).Draw(t, "length") {
+			var possible []act
+			for _, a := range acts {
+				if a := a(); a.do != nil {
+					for range max(a.weight, 1) {
+						possible = append(possible, a)
+					}
+				}
+			}
+			a := rapid.SampledFrom(possible).Draw(t, "act")
+			a.do(t)
+			l.look(t)
+		}
 	})
+}
+
+// act is something that may happen now; do is nil when it may not.
+type act struct {
+	name   string
+	weight int // 1 if zero
+	do     func(t *rapid.T)
+}
+
+// String names it in the output of a failed run.
+func (a act) String() string { return a.name }
+
+// when is an act that is possible under a condition.
+func when(possible bool, name string, weight int, do func(*rapid.T)) act {
+	if !possible {
+		return act{}
+	}
+	return act{name, weight, do}
 }
 
 type life struct {
@@ -69,26 +78,21 @@ func (l *life) id() string {
 	return fmt.Sprintf("id-%d", l.ids)
 }
 
-func skipUnless(t *rapid.T, possible bool) {
-	if !possible {
-		t.Skip("not now")
-	}
-}
-
-// pick draws a version that qualifies.
-func (l *life) pick(t *rapid.T, qualifies func(*rotation.Version) bool) *rotation.Version {
+// one is an act on a version that qualifies, drawn when it happens.
+func (l *life) one(name string, weight int, qualifies func(*rotation.Version) bool, do func(*rapid.T, *rotation.Version)) act {
 	var numbers []int
 	for i := range l.Versions {
 		if qualifies(&l.Versions[i]) {
 			numbers = append(numbers, l.Versions[i].Number)
 		}
 	}
-	skipUnless(t, len(numbers) > 0)
-	return l.Version(rapid.SampledFrom(numbers).Draw(t, "version"))
+	return when(len(numbers) > 0, name, weight, func(t *rapid.T) {
+		do(t, l.Version(rapid.SampledFrom(numbers).Draw(t, "version")))
+	})
 }
 
 func grace(t *rapid.T) rotation.Duration {
-	return rotation.Duration(time.Duration(rapid.IntRange(20, 4000).Draw(t, "grace")) * time.Second)
+	return rotation.Duration(rapid.SampledFrom([]time.Duration{20 * time.Second, 5 * time.Minute, time.Hour}).Draw(t, "grace"))
 }
 
 // hold notes what readers of the current version were promised until now.
@@ -108,154 +112,192 @@ func (l *life) mint() *rotation.Version {
 
 func (l *life) idle() bool { return l.InFlight == nil && !l.Deleted }
 
-func (l *life) beginFresh(t *rapid.T) {
-	skipUnless(t, l.idle())
-	v := l.mint()
-	require.NoError(t, l.Begin(rotation.Rotation{ID: v.RotationID, Trigger: rotation.Manual, Version: v.Number, StartedTime: l.now}, v))
-}
-
-func (l *life) beginStandby(t *rapid.T) {
-	skipUnless(t, l.idle() && l.StandbyVersion() != nil)
-	require.NoError(t, l.Begin(rotation.Rotation{ID: l.id(), Trigger: rotation.Scheduled, Version: l.StandbyVersion().Number}, nil))
-}
-
-func (l *life) beginRollback(t *rapid.T) {
-	skipUnless(t, l.idle())
-	v := l.pick(t, func(v *rotation.Version) bool {
-		return !v.Compromised && !v.Undo && (v.State == rotation.Retiring || v.State == rotation.Disabled || v.State == rotation.Retired)
+func (l *life) timePasses() act {
+	return when(true, "time passes", 2, func(t *rapid.T) {
+		l.now = l.now.Add(rapid.SampledFrom([]time.Duration{time.Second, 25 * time.Second, 6 * time.Minute, 2 * time.Hour}).Draw(t, "time"))
 	})
-	require.NoError(t, l.Begin(rotation.Rotation{ID: l.id(), Trigger: rotation.Rollback, Version: v.Number}, nil))
 }
 
-func (l *life) refuse(t *rapid.T) {
-	skipUnless(t, l.idle())
-	require.NoError(t, l.Refuse(rotation.Rotation{ID: l.id(), Trigger: rotation.Manual, Phase: rotation.Planned}, l.now, rotation.Failure{}, rotation.AfterFailure{}))
+func (l *life) reload() act {
+	return when(true, "reload", 1, func(t *rapid.T) {
+		raw, err := json.Marshal(l.State)
+		require.NoError(t, err)
+		var again rotation.State
+		require.NoError(t, json.Unmarshal(raw, &again))
+		back, err := json.Marshal(again)
+		require.NoError(t, err)
+		require.JSONEq(t, string(raw), string(back))
+		l.State = &again
+	})
 }
 
-func (l *life) reach(t *rapid.T, from, to rotation.Phase) {
-	skipUnless(t, l.InFlight != nil && l.InFlight.Phase == from)
-	require.NoError(t, l.Reach(to))
+func (l *life) beginFresh() act {
+	return when(l.idle(), "begin", 2, func(t *rapid.T) {
+		v := l.mint()
+		require.NoError(t, l.Begin(rotation.Rotation{ID: v.RotationID, Trigger: rotation.Manual, Version: v.Number, StartedTime: l.now}, v))
+	})
 }
 
-func (l *life) activate(t *rapid.T) {
-	skipUnless(t, l.InFlight != nil && l.InFlight.Phase == rotation.Verified)
-	l.hold()
-	require.NoError(t, l.Activate(l.now, grace(t)))
+func (l *life) beginStandby() act {
+	return when(l.idle() && l.StandbyVersion() != nil, "begin with the standby", 2, func(t *rapid.T) {
+		require.NoError(t, l.Begin(rotation.Rotation{ID: l.id(), Trigger: rotation.Scheduled, Version: l.StandbyVersion().Number}, nil))
+	})
 }
 
-func (l *life) steps() bool { return l.InFlight != nil && l.InFlight.Phase == rotation.Active }
-
-func (l *life) finish(t *rapid.T) {
-	skipUnless(t, l.steps() && !l.InFlight.Reverting)
-	require.NoError(t, l.Finish(l.now, l.now.Add(time.Hour)))
+func (l *life) beginRollback() act {
+	return l.one("begin a rollback", 2, func(v *rotation.Version) bool {
+		return l.idle() && !v.Compromised && !v.Undo && (v.State == rotation.Retiring || v.State == rotation.Disabled || v.State == rotation.Retired)
+	}, func(t *rapid.T, v *rotation.Version) {
+		require.NoError(t, l.Begin(rotation.Rotation{ID: l.id(), Trigger: rotation.Rollback, Version: v.Number}, nil))
+	})
 }
 
-func (l *life) fail(t *rapid.T) {
-	skipUnless(t, l.InFlight != nil && l.InFlight.BeforeSwitch())
-	then := rotation.AfterFailure{}
-	if rapid.Bool().Draw(t, "blocked") {
-		then.Blocked = "blocked"
+func (l *life) refuse() act {
+	return when(l.idle(), "refuse", 1, func(t *rapid.T) {
+		require.NoError(t, l.Refuse(rotation.Rotation{ID: l.id(), Trigger: rotation.Manual, Phase: rotation.Planned}, l.now, rotation.Failure{}, rotation.AfterFailure{}))
+	})
+}
+
+func (l *life) phase() rotation.Phase {
+	if l.InFlight == nil {
+		return ""
 	}
-	require.NoError(t, l.Fail(l.now, rotation.Failure{Message: "no"}, then))
+	return l.InFlight.Phase
 }
 
-func (l *life) revert(t *rapid.T) {
-	skipUnless(t, l.steps() && !l.InFlight.Reverting)
-	previous := l.Version(l.InFlight.PreviousVersion)
-	skipUnless(t, previous != nil && previous.State == rotation.Retiring && !previous.Compromised && previous.RetireBegun.IsZero())
-	l.hold()
-	require.NoError(t, l.Revert(l.now, rotation.Failure{Message: "no"}))
+func (l *life) reach() act {
+	next := map[rotation.Phase]rotation.Phase{rotation.Planned: rotation.Prepared, rotation.Prepared: rotation.Verified}[l.phase()]
+	return when(next != "", "reach", 8, func(t *rapid.T) { require.NoError(t, l.Reach(next)) })
 }
 
-func (l *life) finishReverted(t *rapid.T) {
-	skipUnless(t, l.steps() && l.InFlight.Reverting)
-	require.NoError(t, l.FinishReverted(l.now))
+func (l *life) activate() act {
+	return when(l.phase() == rotation.Verified, "activate", 8, func(t *rapid.T) {
+		l.hold()
+		require.NoError(t, l.Activate(l.now, grace(t)))
+	})
 }
 
-func (l *life) emergency(t *rapid.T) {
-	skipUnless(t, !l.Deleted)
-	if l.InFlight != nil {
-		require.NoError(t, l.Supersede(l.now))
+func (l *life) finish() act {
+	return when(l.phase() == rotation.Active && !l.InFlight.Reverting, "finish", 4, func(t *rapid.T) {
+		require.NoError(t, l.Finish(l.now, l.now.Add(time.Hour)))
+	})
+}
+
+func (l *life) fail() act {
+	return when(l.InFlight != nil && l.InFlight.BeforeSwitch(), "fail", 1, func(t *rapid.T) {
+		then := rotation.AfterFailure{}
+		if rapid.Bool().Draw(t, "blocked") {
+			then.Blocked = "blocked"
+		}
+		require.NoError(t, l.Fail(l.now, rotation.Failure{Message: "no"}, then))
+	})
+}
+
+func (l *life) revert() act {
+	possible := l.phase() == rotation.Active && !l.InFlight.Reverting
+	if possible {
+		previous := l.Version(l.InFlight.PreviousVersion)
+		possible = previous != nil && previous.State == rotation.Retiring && !previous.Compromised && previous.RetireBegun.IsZero()
 	}
-	l.Compromise(l.id())
-	if rapid.Bool().Draw(t, "kill first") {
-		l.KillNow(l.now)
-	}
+	return when(possible, "revert", 2, func(t *rapid.T) {
+		l.hold()
+		require.NoError(t, l.Revert(l.now, rotation.Failure{Message: "no"}))
+	})
 }
 
-func (l *life) raiseGrace(t *rapid.T) {
-	cur := l.CurrentVersion()
-	skipUnless(t, cur != nil)
-	cur.Grace = max(cur.Grace, grace(t))
+func (l *life) finishReverted() act {
+	return when(l.phase() == rotation.Active && l.InFlight.Reverting, "finish reverted", 4, func(t *rapid.T) {
+		require.NoError(t, l.FinishReverted(l.now))
+	})
 }
 
-func (l *life) retire(t *rapid.T) {
-	v := l.pick(t, func(v *rotation.Version) bool {
+// supersede is a person's: a held rotation is given up for a rollback.
+func (l *life) supersede() act {
+	return when(l.InFlight != nil, "supersede", 2, func(t *rapid.T) { require.NoError(t, l.Supersede(l.now)) })
+}
+
+func (l *life) emergency() act {
+	return when(!l.Deleted, "emergency", 1, func(t *rapid.T) {
+		if l.InFlight != nil {
+			require.NoError(t, l.Supersede(l.now))
+		}
+		l.Compromise(l.id())
+		if rapid.Bool().Draw(t, "kill first") {
+			l.KillNow(l.now)
+		}
+	})
+}
+
+func (l *life) raiseGrace() act {
+	return when(l.Current != 0, "raise grace", 1, func(t *rapid.T) {
+		l.CurrentVersion().Grace = max(l.CurrentVersion().Grace, grace(t))
+	})
+}
+
+func (l *life) retire() act {
+	return l.one("retire", 3, func(v *rotation.Version) bool {
 		due := v.State == rotation.Retiring && !v.RetireAt.IsZero() && !v.RetireAt.After(l.now)
 		return due && (l.InFlight == nil || v.Compromised && l.InFlight.Version != v.Number)
+	}, func(t *rapid.T, v *rotation.Version) {
+		if !v.Compromised {
+			require.False(t, l.now.Before(l.promised[v.Number]), "version %d ends before %s", v.Number, l.promised[v.Number])
+		}
+		l.BeginRetire(v.Number, l.now)
+		require.NoError(t, l.DisableDone(v.Number, l.now, 1))
 	})
-	if !v.Compromised {
-		require.False(t, l.now.Before(l.promised[v.Number]), "version %d ends before %s", v.Number, l.promised[v.Number])
-	}
-	l.BeginRetire(v.Number, l.now)
-	require.NoError(t, l.DisableDone(v.Number, l.now, 1))
 }
 
-func (l *life) destroy(t *rapid.T) {
-	v := l.pick(t, func(v *rotation.Version) bool {
+func (l *life) destroy() act {
+	return l.one("destroy", 2, func(v *rotation.Version) bool {
 		return v.State == rotation.Disabled && !v.Undo && (l.InFlight == nil || l.InFlight.Version != v.Number)
+	}, func(t *rapid.T, v *rotation.Version) {
+		require.NoError(t, l.DestroyDone(v.Number, l.now, rapid.SampledFrom([]string{"", "left"}).Draw(t, "left")))
 	})
-	require.NoError(t, l.DestroyDone(v.Number, l.now, rapid.SampledFrom([]string{"", "left"}).Draw(t, "left")))
 }
 
-func (l *life) undo(t *rapid.T) {
-	v := l.pick(t, func(v *rotation.Version) bool {
+func (l *life) undo() act {
+	return l.one("undo", 2, func(v *rotation.Version) bool {
 		return v.Undo && (l.InFlight == nil || l.InFlight.Version != v.Number)
+	}, func(t *rapid.T, v *rotation.Version) { require.NoError(t, l.UndoDone(v.Number, l.now)) })
+}
+
+func (l *life) prove() act {
+	return l.one("prove", 2, func(v *rotation.Version) bool {
+		return v.State == rotation.Retired && !v.Undo && v.Proof == nil
+	}, func(t *rapid.T, v *rotation.Version) {
+		v.Proof = &rotation.Proof{Time: l.now, Dead: rapid.Bool().Draw(t, "dead")}
 	})
-	require.NoError(t, l.UndoDone(v.Number, l.now))
 }
 
-func (l *life) prove(t *rapid.T) {
-	v := l.pick(t, func(v *rotation.Version) bool { return v.State == rotation.Retired && !v.Undo && v.Proof == nil })
-	v.Proof = &rotation.Proof{Time: l.now, Dead: rapid.Bool().Draw(t, "dead")}
+func (l *life) makeAhead() act {
+	return when(l.idle() && l.Current != 0 && l.StandbyVersion() == nil, "make ahead", 1, func(*rapid.T) {
+		v := l.mint()
+		v.Ahead = true
+		l.Versions, l.Highest = append(l.Versions, *v), v.Number
+	})
 }
 
-func (l *life) makeAhead(t *rapid.T) {
-	skipUnless(t, l.idle() && l.Current != 0 && l.StandbyVersion() == nil)
-	v := l.mint()
-	v.Ahead = true
-	l.Versions, l.Highest = append(l.Versions, *v), v.Number
+func (l *life) standbyReady() act {
+	return l.one("standby ready", 2, func(v *rotation.Version) bool {
+		return l.idle() && l.StandbyVersion() == nil && v.State == rotation.Pending && v.Ahead && !v.Undo
+	}, func(t *rapid.T, v *rotation.Version) { require.NoError(t, l.StandbyReady(v.Number)) })
 }
 
-func (l *life) standbyReady(t *rapid.T) {
-	skipUnless(t, l.idle() && l.StandbyVersion() == nil)
-	v := l.pick(t, func(v *rotation.Version) bool { return v.State == rotation.Pending && v.Ahead && !v.Undo })
-	require.NoError(t, l.StandbyReady(v.Number))
+func (l *life) trim() act {
+	return when(true, "trim", 1, func(t *rapid.T) {
+		for _, number := range l.Trim(rapid.IntRange(2, 6).Draw(t, "keep")) {
+			require.Nil(t, l.Version(number))
+			require.NotEqual(t, l.Current, number)
+		}
+	})
 }
 
-func (l *life) trim(t *rapid.T) {
-	for _, number := range l.Trim(rapid.IntRange(2, 6).Draw(t, "keep")) {
-		require.Nil(t, l.Version(number))
-		require.NotEqual(t, l.Current, number)
-	}
-}
-
-func (l *life) delete(t *rapid.T) {
-	// Once is enough, and late: an early end makes dull histories.
-	skipUnless(t, l.idle() && l.Highest > 4)
-	l.hold()
-	require.NoError(t, l.Delete(l.now))
-}
-
-func (l *life) reload(t *rapid.T) {
-	raw, err := json.Marshal(l.State)
-	require.NoError(t, err)
-	var again rotation.State
-	require.NoError(t, json.Unmarshal(raw, &again))
-	back, err := json.Marshal(again)
-	require.NoError(t, err)
-	require.JSONEq(t, string(raw), string(back))
-	l.State = &again
+// delete comes late: an early end makes a dull history.
+func (l *life) delete() act {
+	return when(l.idle() && l.Highest > 6, "delete", 1, func(t *rapid.T) {
+		l.hold()
+		require.NoError(t, l.Delete(l.now))
+	})
 }
 
 // look is what must hold at every moment.

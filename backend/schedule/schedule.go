@@ -3,6 +3,7 @@
 package schedule
 
 import (
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"math"
@@ -35,23 +36,34 @@ type Cron struct {
 // maxOccurrences bounds the search for the shortest gap of a schedule.
 const maxOccurrences = 1000
 
+var cronFields = []string{"minute", "hour", "day of month", "month", "weekday"}
+
 // ParseCron reads minute, hour, day of month, month, day of week. Times are UTC,
-// whatever the machine's zone.
+// whatever the machine's zone. No error repeats the text: it may be a secret in
+// the wrong place.
 func ParseCron(text string) (*Cron, error) {
-	if strings.Contains(text, "=") || strings.HasPrefix(strings.TrimSpace(text), "@") {
-		return nil, fmt.Errorf("%q is not five cron fields (minute hour day month weekday); times are UTC", text)
+	fields := strings.Fields(text)
+	if len(fields) != len(cronFields) || strings.Contains(text, "=") {
+		return nil, fmt.Errorf("must be five cron fields in UTC (%s), such as 0 2 * * *", strings.Join(cronFields, ", "))
 	}
 	parser := cron.NewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow)
+	for i, field := range fields {
+		alone := []string{"*", "*", "*", "*", "*"}
+		alone[i] = field
+		if _, err := parser.Parse(strings.Join(alone, " ")); err != nil {
+			return nil, fmt.Errorf("has a field %d (%s) that is no cron expression in its range", i+1, cronFields[i])
+		}
+	}
 	spec, err := parser.Parse(text)
 	if err != nil {
-		return nil, fmt.Errorf("%q is not five cron fields (minute hour day month weekday): %w", text, err)
+		return nil, errors.New("is no cron expression")
 	}
 	if s, ok := spec.(*cron.SpecSchedule); ok {
 		s.Location = time.UTC
 	}
 	c := &Cron{text: text, spec: spec}
 	if c.Next(time.Unix(0, 0)).IsZero() {
-		return nil, fmt.Errorf("%q names no date that ever comes", text)
+		return nil, errors.New("names no date that ever comes")
 	}
 	return c, nil
 }
@@ -95,7 +107,11 @@ func (p Policy) Next(rotated time.Time, role string) time.Time {
 	case p.Disabled:
 		return time.Time{}
 	case p.Cron != nil:
-		return p.Cron.Next(rotated).Add(offset(role, p.Jitter))
+		next := p.Cron.Next(rotated)
+		if next.IsZero() {
+			return next
+		}
+		return next.Add(offset(role, p.Jitter))
 	default:
 		return rotated.Add(p.Period - offset(role, p.Jitter)).UTC()
 	}
@@ -123,7 +139,7 @@ func (p Policy) BeginAt(next, now time.Time) time.Time {
 		return next
 	}
 	opens := p.Cron.Next(now)
-	if overdue := next.Add(p.OverdueAfter); overdue.Before(opens) {
+	if overdue := next.Add(p.OverdueAfter); opens.IsZero() || overdue.Before(opens) {
 		return overdue
 	}
 	return opens

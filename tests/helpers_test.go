@@ -64,8 +64,12 @@ type answer struct {
 	Text     string          `json:"-"` // the whole body
 }
 
-func (a answer) ok() bool         { return a.Status == http.StatusOK || a.Status == http.StatusNoContent }
-func (a answer) sentence() string { return strings.Join(a.Errors, "\n") }
+func (a answer) ok() bool { return a.Status == http.StatusOK || a.Status == http.StatusNoContent }
+
+// sentence is what the plugin said, without the frame that Vault puts around an error with a code.
+func (a answer) sentence() string {
+	return strings.TrimSpace(strings.TrimPrefix(strings.Join(a.Errors, "\n"), "1 error occurred:\n\t* "))
+}
 
 // fields gives the answer's data, numbers as json.Number.
 func (a answer) fields() map[string]any {
@@ -325,8 +329,12 @@ func (w *world) awaitState(role string, within time.Duration, states ...string) 
 // request: a killed process answers nothing, and the next one goes on where it stopped.
 func (w *world) awaitRotation(role string) int {
 	w.t.Helper()
-	before := w.status(role).highest()
-	var after int
+	return w.awaitAbove(role, w.status(role).highest())
+}
+
+// awaitAbove is awaitRotation for a rotation that may have begun: to a version above this one.
+func (w *world) awaitAbove(role string, before int) (after int) {
+	w.t.Helper()
 	await(w.t, patience, "a new version of "+role, func() (bool, any) {
 		s := w.status(role)
 		if after = s.Current; after > before {
@@ -404,3 +412,5 @@ func lastLines(text string, lines int) string {
 	all := strings.Split(strings.TrimRight(text, "\n"), "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
+
+func unmarshal(a answer, to any) error { return json.Unmarshal(a.Data, to) }

@@ -31,12 +31,15 @@ func addressesPath(op logical.Operation) bool {
 // only warn, after the deed), and values of another form. No sentence repeats a
 // value: it may be a secret in the wrong place.
 func (b *Backend) checkInput(req *logical.Request) error {
+	if err := checkSegments(req.Path); err != nil {
+		return err
+	}
+	if len(req.Data) == 0 {
+		return nil // reading credentials ends here: its path is looked up once only
+	}
 	path := b.Route(req.Path)
 	if path == nil {
 		return nil // the framework answers 404
-	}
-	if err := checkSegments(req.Path); err != nil {
-		return err
 	}
 	given := slices.Sorted(maps.Keys(req.Data))
 	for _, name := range given {

@@ -84,13 +84,14 @@ func assemble(ctx context.Context, conf *logical.BackendConfig, k kinds) (*Backe
 }
 
 // paths lists every path, in the order in which the documentation tells of them. No
-// two overlap.
+// two overlap; the framework tries them one after another, so what applications
+// read all day comes first.
 func (b *Backend) paths() []*framework.Path {
 	return framework.PathAppend(
+		b.credsPaths(),
 		b.configPaths(),
 		b.connectionPaths(),
 		b.rolePaths(),
-		b.credsPaths(),
 		b.rotatePaths(),
 		b.emergencyPaths(),
 		b.incidentPaths(),

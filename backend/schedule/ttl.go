@@ -42,12 +42,13 @@ func inPlaceTTL(next, now time.Time) time.Duration {
 func LongestTTL(grace time.Duration) time.Duration { return (grace / 4).Truncate(time.Second) }
 
 // RetiringTTL is the ttl of a retiring version read by its own path; ok is false
-// when too little of its life is left to hand it out.
+// when too little of its life is left to hand it out. A credential that was changed
+// in place has no earlier version that would work.
 func RetiringTTL(grace time.Duration, retireAt, now time.Time) (ttl time.Duration, ok bool) {
-	if retireAt.IsZero() { // its end is not even set
-		return LongestTTL(grace), true
+	ttl = LongestTTL(grace)
+	if !retireAt.IsZero() { // else its end is not even set
+		ttl = min(ttl, retireAt.Sub(now)/2).Truncate(time.Second)
 	}
-	ttl = min(retireAt.Sub(now)/2, LongestTTL(grace)).Truncate(time.Second)
 	return ttl, ttl >= minRetiring
 }
 

@@ -71,6 +71,11 @@ func (s *Store) PutIncident(ctx context.Context, i *Incident) error {
 	return s.write(ctx, incidentKey(i.ID), incidentSchema, i)
 }
 
+// DeleteIncident removes a record that turned out to tell of nothing.
+func (s *Store) DeleteIncident(ctx context.Context, id string) error {
+	return s.delete(ctx, incidentKey(id))
+}
+
 // Incidents lists the ids, oldest first: an id begins with its time.
 func (s *Store) Incidents(ctx context.Context) ([]string, error) {
 	return s.list(ctx, incidentPrefix)

@@ -72,7 +72,7 @@ func Parse(text string) (m Mark, mac string, err error) {
 		}
 		*dst.to = value
 	}
-	if m.Version, err = strconv.Atoi(version); err != nil || m.Version < 1 {
+	if m.Version, err = strconv.Atoi(version); err != nil || m.Version < 1 || strconv.Itoa(m.Version) != version {
 		return Mark{}, "", ErrNotAMark
 	}
 	return m, mac, nil

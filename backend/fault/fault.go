@@ -44,10 +44,14 @@ func (e *Error) Error() string {
 // Unwrap gives the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// New makes an error of a kind; %w in the format keeps the cause.
+// New makes an error of a kind; %w in the format keeps the cause, or causes.
 func New(kind Kind, format string, args ...any) *Error {
 	wrapped := fmt.Errorf(format, args...)
-	return &Error{Kind: kind, Message: wrapped.Error(), Err: errors.Unwrap(wrapped)}
+	cause := errors.Unwrap(wrapped)
+	if _, several := wrapped.(interface{ Unwrap() []error }); several {
+		cause = wrapped
+	}
+	return &Error{Kind: kind, Message: wrapped.Error(), Err: cause}
 }
 
 // Field makes an Invalid error about one input field.

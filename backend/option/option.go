@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
@@ -60,7 +61,8 @@ func (s Set) Named(name string) *Option {
 	return &s[i]
 }
 
-// WithDefaults returns values with every public option present.
+// WithDefaults returns values with the default of every public option that has one
+// and was not given. The values themselves are left as they are.
 func (s Set) WithDefaults(values Values) Values {
 	out := maps.Clone(values)
 	if out == nil {
@@ -80,11 +82,22 @@ func (s Set) Changed(before, after Values, property func(Option) bool) []string 
 	before, after = s.WithDefaults(before), s.WithDefaults(after)
 	var names []string
 	for _, o := range s {
-		if property(o) && !equal(before[o.Name], after[o.Name]) {
+		if property(o) && !equal(orNone(before[o.Name]), orNone(after[o.Name])) {
 			names = append(names, o.Name)
 		}
 	}
 	return names
+}
+
+// orNone is nil for a zero value: an empty text, list or map, 0 and false are the
+// same as nothing at all where an option has no other default.
+func orNone(value any) any {
+	if v := reflect.ValueOf(value); v.IsValid() && !v.IsZero() {
+		if kind := v.Kind(); kind != reflect.Slice && kind != reflect.Map || v.Len() > 0 {
+			return value
+		}
+	}
+	return nil
 }
 
 // equal compares by JSON form: stored values come back as other Go types.

@@ -62,9 +62,9 @@ var Transitions = []Transition{
 	{Planned, Prepared, "", "Prepare done"},
 	{Prepared, Verified, "", "Verify done"},
 	{Verified, Active, "", "one Put moves pointer and phase"},
-	{Active, RolledOut, Succeeded, "steps done; old version's retire_at set"},
-	{Planned, Planned, Failed, "Prepare failed; candidate undone"},
-	{Prepared, Prepared, Failed, "Verify failed; candidate undone"},
+	{Active, RolledOut, Succeeded, "steps done, the old version's retire_at set"},
+	{Planned, Planned, Failed, "Prepare failed, candidate undone"},
+	{Prepared, Prepared, Failed, "Verify failed, candidate undone"},
 	{Verified, Verified, Failed, "given up before the switch"},
 	{Planned, Planned, Blocked, "last attempt failed"},
 	{Prepared, Prepared, Blocked, "last attempt failed"},
@@ -73,7 +73,7 @@ var Transitions = []Transition{
 	{Prepared, Prepared, Superseded, "emergency"},
 	{Verified, Verified, Superseded, "emergency"},
 	{Active, Active, Superseded, "emergency, or rollback of a held one"},
-	{Active, Active, RolledBack, "a step failed; pointer is back, dependents too"},
+	{Active, Active, RolledBack, "a step failed, pointer and dependents are back"},
 }
 
 // TransitionError is a change of state that the tables do not allow: a fault of

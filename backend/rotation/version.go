@@ -33,13 +33,13 @@ var VersionTransitions = []VersionTransition{
 	{Pending, Current, "switch of readers"},
 	{Pending, Discarded, "Discard done"},
 	{Standby, Current, "switch of readers"},
-	{Standby, Pending, "role deleted; to be discarded"},
+	{Standby, Pending, "role deleted, to be discarded"},
 	{Current, Retiring, "another version took over, or the role was deleted"},
 	{Retiring, Current, "rollback, or a step failed"},
-	{Retiring, Disabled, "retire_at passed, or emergency; disabled at the target"},
+	{Retiring, Disabled, "retire_at passed or emergency, disabled at the target"},
 	{Disabled, Retired, "destroyed at the target"},
-	{Disabled, Current, "rollback; Prepare brought it back"},
-	{Retired, Current, "rollback; Prepare made it anew"},
+	{Disabled, Current, "rollback, Prepare brought it back"},
+	{Retired, Current, "rollback, Prepare made it anew"},
 }
 
 // mayBecome asks the table.

@@ -35,6 +35,9 @@ func (e *Engine) work(ctx context.Context, name string) {
 		case fault.Is(err, fault.NotFound):
 			e.forget(name)
 			return
+		case errors.Is(err, errPassedOver):
+			e.index.forget(name) // a rebuild finds it again
+			return
 		default:
 			wait := e.memory.fault(name)
 			e.logger.Error("could not go on with a role", "role", name, "error", err, "retry_in", wait)
@@ -57,7 +60,7 @@ func (e *Engine) workOnce(ctx context.Context, name string) (next *time.Time, er
 		return nil, err
 	}
 	if e.config.Load().Paused || !e.system.Writable() {
-		return &time.Time{}, nil
+		return nil, errPassedOver
 	}
 	v, err := e.view(s)
 	if err != nil {
@@ -83,7 +86,7 @@ func (e *Engine) view(s *subject) (view, error) {
 	}
 	v := view{
 		role: s.role, state: s.state, now: e.clock.Now(), policy: policy, print: fingerprint(s.role.Policy),
-		served: e.beat(), checked: e.memory.checked(s.name), checkDelay: e.checkDelay(), buried: s.buried,
+		served: e.beat(), checked: e.memory.checked(s.name), checkFrom: e.memory.checkFrom(s.name, e.spread), buried: s.buried,
 	}
 	if a, ok := kind.(rotator.Announcer); ok {
 		v.announce = a.AnnounceAhead(roleView(s.role, nil)) > 0
@@ -142,6 +145,9 @@ func (e *Engine) advance(ctx context.Context, s *subject) error {
 	case rotation.Prepared:
 		return e.effectThen(ctx, s, rotation.Verified, rotator.Rotator.Verify)
 	case rotation.Verified:
+		if !e.memory.verified(s.name, s.state.InFlight.ID) { // by an earlier process, who knows when
+			return e.effectThen(ctx, s, rotation.Verified, rotator.Rotator.Verify)
+		}
 		return e.activate(ctx, s)
 	case rotation.Active:
 		return e.advanceSteps(ctx, s)
@@ -161,7 +167,7 @@ func (e *Engine) effectThen(ctx context.Context, s *subject, phase rotation.Phas
 		return err
 	}
 	t, err := e.target(ctx, s, *s.state.Candidate())
-	if err == nil && phase == rotation.Prepared && readyAlready(t.Version.State) {
+	if err == nil && phase == rotation.Prepared && readyAlready(&t.Version) {
 		err = nil
 	} else if err == nil {
 		err = e.effect(ctx, func(ctx context.Context) error { return effect(kind, ctx, t) })
@@ -171,6 +177,12 @@ func (e *Engine) effectThen(ctx context.Context, s *subject, phase rotation.Phas
 	}
 	if err != nil {
 		return e.failRotation(ctx, s, err, t)
+	}
+	if phase == rotation.Verified {
+		e.memory.setVerified(s.name, r.ID)
+	}
+	if r.Phase == phase { // verified once more
+		return nil
 	}
 	_, err = e.update(ctx, s.name, func(s *subject) error {
 		if err := s.inFlight(r); err != nil {
@@ -182,8 +194,8 @@ func (e *Engine) effectThen(ctx context.Context, s *subject, phase rotation.Phas
 }
 
 // readyAlready tells whether a candidate needs no Prepare: it lives, or stands by.
-func readyAlready(s rotation.VersionState) bool {
-	return s == rotation.Retiring || s == rotation.Standby || s == rotation.Current
+func readyAlready(v *rotation.Version) bool {
+	return v.State == rotation.Retiring && v.RetireBegun.IsZero() || v.State == rotation.Standby || v.State == rotation.Current
 }
 
 // activate is the switch of readers: one Put moves the pointer and the phase.

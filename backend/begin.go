@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
@@ -13,11 +14,36 @@ import (
 
 // beginScheduled begins the rotation that the schedule asks for.
 func (e *Engine) beginScheduled(ctx context.Context, s *subject) error {
+	if unsettled := s.unsettled(); unsettled > 3*s.role.Policy.MaxVersions {
+		return e.block(ctx, s, fmt.Sprintf("%d earlier versions are not ended and proven dead yet: no more are made by the schedule before that", unsettled))
+	}
 	id, err := newID()
 	if err != nil {
 		return err
 	}
 	return e.begin(ctx, s, rotation.Intent{ID: id, Trigger: rotation.Scheduled, Attempt: 1, At: e.clock.Now()})
+}
+
+// unsettled counts versions that still have something to be done outside.
+func (s *subject) unsettled() (n int) {
+	for i := range s.state.Versions {
+		if !s.state.Versions[i].Settled() {
+			n++
+		}
+	}
+	return n
+}
+
+// block stops the schedule of a role until a person looked at it.
+func (e *Engine) block(ctx context.Context, s *subject, reason string) error {
+	_, err := e.update(ctx, s.name, func(s *subject) error {
+		if s.state.InFlight != nil || s.state.Intent != nil || s.state.Deleted {
+			return errStale
+		}
+		s.state.Blocked = reason
+		return nil
+	})
+	return err
 }
 
 // begin journals the rotation that fulfils an intent: with a version that exists,
@@ -36,7 +62,11 @@ func (e *Engine) begin(ctx context.Context, s *subject, i rotation.Intent) error
 	var person *rotator.WaitsForPerson
 	switch {
 	case err == nil:
-		return e.beginJournal(ctx, s, i, candidate.Number, candidate)
+		err := e.beginJournal(ctx, s, i, candidate.Number, candidate)
+		if fault.Is(err, fault.NotFound) { // deleted meanwhile, by force
+			err = errors.Join(err, e.store.DeleteMaterial(ctx, s.name, candidate.Number))
+		}
+		return err
 	case errors.As(err, &person):
 		return e.waitForPerson(ctx, s, i, person.What)
 	case errors.Is(err, errInterrupted), isStorage(err), errors.Is(err, errStale):
@@ -132,16 +162,22 @@ func (e *Engine) lookBefore(ctx context.Context, s *subject, i rotation.Intent) 
 		}
 		lines = []rotator.Line{{Check: "target", Result: rotator.Fail, Detail: err.Error()}}
 	}
+	reasons := failures(lines)
+	if reasons == "" {
+		return false, nil
+	}
+	return true, e.postpone(ctx, s, i, reasons)
+}
+
+// failures joins the lines that forbid to go on.
+func failures(lines []rotator.Line) string {
 	var reasons []string
 	for _, line := range lines {
 		if line.Result == rotator.Fail {
 			reasons = append(reasons, line.Check+": "+line.Detail)
 		}
 	}
-	if len(reasons) == 0 {
-		return false, nil
-	}
-	return true, e.postpone(ctx, s, i, strings.Join(reasons, "; "))
+	return strings.Join(reasons, "; ")
 }
 
 // postpone records that a rotation did not even begin.
@@ -152,13 +188,15 @@ func (e *Engine) postpone(ctx context.Context, s *subject, i rotation.Intent, re
 			return errStale
 		}
 		now := e.clock.Now()
-		s.state.Postponed = attention(s.state.Postponed, now, reason, 0, true)
 		switch {
 		case i.Trigger == rotation.Initial, i.Trigger == rotation.Import:
 			return s.state.Delete(now)
 		case i.Attempt > 1:
+			s.state.Postponed = attention(s.state.Postponed, now, reason, 0, true)
 			s.state.Intent.At = s.state.Postponed.At
-		default:
+		case i.Trigger == rotation.Scheduled:
+			s.state.Postponed = attention(s.state.Postponed, now, reason, 0, true)
+		default: // who asked for it is told, and that is all
 			s.state.Intent = nil
 		}
 		s.state.Emit(rotation.Event{ID: i.ID + "/rotation.postponed", Type: "rotation.postponed", Time: now, Data: map[string]string{"reason": reason}})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
@@ -23,17 +24,21 @@ func (e *Engine) check(ctx context.Context, s *subject) error {
 	if errors.Is(err, errInterrupted) || isStorage(err) {
 		return err
 	}
-	// What could not be reached is looked at again later; it proves nothing.
-	e.memory.setChecked(s.name, e.clock.Now())
 	if err != nil {
+		// What could not be reached proves nothing; it is looked at again soon.
+		e.memory.setChecked(s.name, e.clock.Now().Add(recheck-checkEvery))
 		e.logger.Warn("could not compare a role with its target", "role", s.name, "error", failureOf(err, nil).Message)
 		return nil
 	}
+	e.memory.setChecked(s.name, e.clock.Now())
 	if found != nil {
 		return e.diverge(ctx, s, found)
 	}
 	return nil
 }
+
+// recheck is the wait after a check that found nothing out.
+const recheck = 5 * time.Minute
 
 func (e *Engine) verifyCurrent(ctx context.Context, s *subject) (*rotation.Divergence, error) {
 	kind, err := e.kindOf(s.role.Type)
@@ -105,10 +110,10 @@ func (s *subject) unknown(seen []rotator.Sighting, instance string) *rotation.Di
 	}
 	var reasons []string
 	if len(ours) > 0 {
-		reasons = append(reasons, fmt.Sprintf("this mount made %s, up to version %d, which its storage does not know: it was restored from an older state, or cloned", strings.Join(ours, ", "), d.Highest))
+		reasons = append(reasons, fmt.Sprintf("this mount made %s, up to version %d, which its storage does not know: it was restored from an older state, or cloned", joinFirst(ours, 10), d.Highest))
 	}
 	if len(foreign) > 0 {
-		reasons = append(reasons, fmt.Sprintf("another mount keeps a role of this name at the same target: %s", strings.Join(foreign, ", ")))
+		reasons = append(reasons, fmt.Sprintf("another mount keeps a role of this name at the same target: %s", joinFirst(foreign, 10)))
 	}
 	if len(reasons) == 0 {
 		return nil
@@ -155,7 +160,9 @@ func (e *Engine) Reconcile(ctx context.Context, name string, r RotateRequest) (*
 		if d == nil {
 			return fault.New(fault.Conflict, "%s is not diverged: there is nothing to reconcile", name)
 		}
-		i.Trigger, i.Reason = rotation.Manual, "reconcile: "+d.Reason
+		if !s.hasten(i) {
+			i.Trigger, i.Reason = rotation.Manual, "reconcile: "+d.Reason
+		}
 		s.state.Highest = max(s.state.Highest, d.Highest)
 		s.state.Acknowledged = append(s.state.Acknowledged, d.Seen...)
 		s.state.Divergence, s.state.Blocked, s.state.ActionRequired = nil, "", ""

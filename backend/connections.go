@@ -89,12 +89,22 @@ func (c *connections) get(doc *store.Connection) (rotator.Connection, error) {
 	return conn, nil
 }
 
-// end closes an open connection once its users are done; the caller holds mu.
+// end closes an open connection once effects that use it must be over; the caller
+// holds mu.
 func (c *connections) end(name string) {
-	if old, ok := c.opened[name]; ok {
-		delete(c.opened, name)
-		c.ending.Go(old.conn.Close)
+	old, ok := c.opened[name]
+	if !ok {
+		return
 	}
+	delete(c.opened, name)
+	over := c.engine.clock.After(effectTimeout)
+	c.ending.Go(func() {
+		select {
+		case <-over:
+		case <-c.engine.ctx.Done():
+		}
+		old.conn.Close()
+	})
 }
 
 // reset closes all: another node changed one.
@@ -184,7 +194,7 @@ func (e *Engine) WriteConnection(ctx context.Context, w Write) (warnings []strin
 	if err != nil {
 		return nil, err
 	}
-	if before != nil && before.NextSecrets != nil {
+	if before != nil && before.NextSecrets != nil && !givesAll(before.Secrets, w.Secrets) {
 		if before, err = e.settleRootLocked(ctx, before); err != nil {
 			return nil, err
 		}
@@ -201,11 +211,27 @@ func (e *Engine) WriteConnection(ctx context.Context, w Write) (warnings []strin
 			return nil, fmt.Errorf("connection %s was not written: %w", w.Name, err)
 		}
 	}
+	// Also after an error: the Put may have gone through, only its answer was lost.
+	defer e.cache.dropAll()
 	if err := e.store.PutConnection(ctx, doc); err != nil {
 		return nil, err
 	}
-	e.cache.dropAll()
+	if before != nil && len(kind.Options().Changed(before.Values, doc.Values, func(o option.Option) bool { return o.Address })) > 0 {
+		e.memory.forgetChecks() // do the versions of its roles work there?
+		e.forgetAll()
+	}
 	return warnings, nil
+}
+
+// givesAll tells whether a write brings every stored secret anew: what an
+// interrupted rotate-root left open is then of no interest.
+func givesAll(stored map[string]string, given secret.Map) bool {
+	for name := range stored {
+		if _, ok := given[name]; !ok {
+			return false
+		}
+	}
+	return true
 }
 
 func (e *Engine) mergeConnection(before *store.Connection, w Write) (*store.Connection, rotator.ConnectionKind, error) {

@@ -49,8 +49,8 @@ type view struct {
 	// checked is when the current version was last compared with the world outside;
 	// zero when this process has not done so.
 	checked time.Time
-	// checkDelay staggers the first checks after an unseal.
-	checkDelay time.Duration
+	// checkFrom is when the first comparison of this process is due.
+	checkFrom time.Time
 	// announce tells that the kind keeps a standby version.
 	announce bool
 	buried   bool
@@ -109,7 +109,7 @@ func (v view) first(pick func(*rotation.Version) decision) decision {
 }
 
 func ruleBury(v view) decision {
-	if v.state.Deleted && (!v.buried || v.state.Settled()) {
+	if v.state.Deleted && (!v.buried || v.state.Settled() && len(v.state.Incidents) == 0) {
 		return v.due(actBury, 0)
 	}
 	return decision{}
@@ -124,13 +124,13 @@ func rulePolicy(v view) decision {
 }
 
 // ruleKillCurrent is kill_first: the leaked version dies while it is still what
-// readers get. One attempt; what fails is repeated by the retirement.
+// readers get. What fails is tried again, and its successor is made meanwhile.
 func ruleKillCurrent(v view) decision {
 	cur := v.state.CurrentVersion()
-	if i := v.state.Intent; i == nil || !i.KillFirst || cur == nil || !cur.Compromised || !cur.KilledTime.IsZero() || cur.Attention != nil {
+	if cur == nil || !cur.KillFirst || !cur.KilledTime.IsZero() {
 		return decision{}
 	}
-	return v.due(actKill, cur.Number)
+	return v.dueFor(actKill, cur, v.now)
 }
 
 // ruleKill ends leaked versions at once, also while a rotation is in flight.
@@ -272,11 +272,12 @@ func ruleAhead(v view) decision {
 }
 
 func ruleCheck(v view) decision {
-	if v.state.InFlight != nil || v.state.Deleted || v.state.Current == 0 || v.frozen() {
+	cur := v.state.CurrentVersion()
+	if v.state.InFlight != nil || v.state.Deleted || cur == nil || cur.Compromised || v.frozen() {
 		return decision{}
 	}
 	if v.checked.IsZero() {
-		return decision{act: actCheck, at: v.now.Add(v.checkDelay)}
+		return decision{act: actCheck, at: v.checkFrom}
 	}
 	return decision{act: actCheck, at: v.checked.Add(checkEvery)}
 }

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -70,7 +71,7 @@ func (e *Engine) declare(ctx context.Context, name string, r EmergencyRequest, b
 		if r.KillFirst {
 			s.state.KillNow(now)
 			if cur := s.state.CurrentVersion(); cur != nil {
-				cur.Attention = nil
+				cur.KillFirst, cur.Attention = true, nil
 			}
 		}
 		s.state.Blocked, s.state.ActionRequired = "", ""
@@ -86,7 +87,10 @@ func (e *Engine) declare(ctx context.Context, name string, r EmergencyRequest, b
 	})
 	if err != nil {
 		e.waiters.forget(id)
-		return nil, err
+		if fault.Is(err, fault.NotFound) { // deleted meanwhile: nothing leaked here
+			err = errors.Join(err, e.store.DeleteIncident(ctx, incident))
+		}
+		return nil, e.unsure(name, err)
 	}
 	e.workers.interrupt(name)
 	e.workers.add(true, name)
@@ -111,7 +115,7 @@ func (e *Engine) emergencyResult(ctx context.Context, name, id, incident string,
 		out.Rotation, _ = s.rotationOf(id, e.clock.Now())
 	}
 	for i := range s.state.Versions {
-		if v := &s.state.Versions[i]; v.IncidentID == incident {
+		if v := &s.state.Versions[i]; v.Of(incident) {
 			out.Killed = append(out.Killed, Killed{Version: v.Number, SessionsEnded: v.SessionsEnded, ProvenDead: v.ProvenDead()})
 		}
 	}
@@ -130,7 +134,7 @@ func (s *subject) replacementFailed(id string) bool {
 // contained tells whether every version that leaked is proven dead.
 func (s *subject) contained(incident string) bool {
 	for i := range s.state.Versions {
-		if v := &s.state.Versions[i]; v.IncidentID == incident && !v.ProvenDead() {
+		if v := &s.state.Versions[i]; v.Of(incident) && !v.ProvenDead() {
 			return false
 		}
 	}
@@ -142,14 +146,14 @@ func (s *subject) contained(incident string) bool {
 func (s *subject) nextSteps(incident string) (steps []string) {
 	for i := range s.state.Versions {
 		v := &s.state.Versions[i]
-		if v.IncidentID != incident {
+		if !v.Of(incident) {
 			continue
 		}
 		switch {
 		case v.ProvenDead() && v.State == rotation.Current:
 			steps = append(steps, fmt.Sprintf("readers of %s fail: version %d (%s) was ended, and no replacement could be verified yet%s", s.name, v.Number, v.Identifier, s.nextAttempt()))
 		case v.ProvenDead():
-		case v.State == rotation.Current && v.KilledTime.IsZero():
+		case v.State == rotation.Current && !v.KillFirst:
 			steps = append(steps, fmt.Sprintf("the leak lives on: version %d (%s) of %s still works, since no replacement could be verified yet; to end it before there is one, write emergency/%s with kill_first=true", v.Number, v.Identifier, s.name, s.name))
 		case v.Attention != nil:
 			steps = append(steps, fmt.Sprintf("version %d (%s) of %s is not proven dead: %s; it is tried again at %s", v.Number, v.Identifier, s.name, v.Attention.Reason, v.Attention.At.Format(timeFormat)))
@@ -161,6 +165,9 @@ func (s *subject) nextSteps(incident string) (steps []string) {
 		if v.Left != "" {
 			steps = append(steps, fmt.Sprintf("%s stays at the target, disabled, for a person to remove: %s", v.Identifier, v.Left))
 		}
+	}
+	if d := s.state.Divergence; d != nil {
+		steps = append(steps, fmt.Sprintf("%s is diverged: %s; what its storage does not know is left alone: end it by hand if it leaked too", s.name, d.Reason))
 	}
 	if s.state.Blocked != "" {
 		steps = append(steps, fmt.Sprintf("%s is blocked: %s; write rotate/%s once that is mended", s.name, s.state.Blocked, s.name))

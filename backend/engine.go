@@ -245,6 +245,10 @@ func (e *Engine) kindOf(typ string) (rotator.Rotator, error) {
 // errStale says that the state moved on while an effect ran: its result is void.
 var errStale = errors.New("the state moved on meanwhile")
 
+// errPassedOver says that nothing acts now: the mount is paused, or the node is not
+// the one to act.
+var errPassedOver = errors.New("passed over")
+
 // errNoChange ends an update without a Put.
 var errNoChange = errors.New("nothing to change")
 

@@ -72,7 +72,7 @@ func (e *Engine) recordIncidents(ctx context.Context, s *subject) error {
 // replaced tells whether readers no longer get a version that leaked.
 func (s *subject) replaced(incident string) bool {
 	cur := s.state.CurrentVersion()
-	return cur == nil || cur.IncidentID != incident
+	return cur == nil || !cur.Of(incident)
 }
 
 func (e *Engine) recordIncident(ctx context.Context, role, id string, facts *store.IncidentRole) error {
@@ -110,7 +110,7 @@ func (s *subject) incidentFacts(id string) *store.IncidentRole {
 	facts := &store.IncidentRole{Contained: s.contained(id)}
 	for i := range s.state.Versions {
 		v := &s.state.Versions[i]
-		if v.IncidentID != id {
+		if !v.Of(id) {
 			continue
 		}
 		leaked := store.IncidentVersion{Version: v.Number, Identifier: v.Identifier, SessionsEnded: v.SessionsEnded, Proof: v.Proof}

@@ -14,6 +14,8 @@ type memory struct {
 
 type remembered struct {
 	checked time.Time       // last comparison with the world outside
+	check   time.Time       // when the first one is due
+	proved  string          // rotation whose candidate this process verified
 	sent    map[string]bool // events handed over, not yet out of the document
 	faults  int             // storage failures in a row
 	issued  map[int]time.Time
@@ -47,6 +49,35 @@ func (m *memory) checked(name string) (at time.Time) {
 
 func (m *memory) setChecked(name string, at time.Time) {
 	m.with(name, func(r *remembered) { r.checked = at })
+}
+
+// checkFrom is when the role's first comparison is due; it is chosen once.
+func (m *memory) checkFrom(name string, choose func(name string) time.Time) (at time.Time) {
+	m.with(name, func(r *remembered) {
+		if r.check.IsZero() {
+			r.check = choose(name)
+		}
+		at = r.check
+	})
+	return at
+}
+
+// forgetChecks lets every role be compared with its target again.
+func (m *memory) forgetChecks() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range m.roles {
+		r.checked, r.check = time.Time{}, time.Time{}
+	}
+}
+
+func (m *memory) verified(name, rotation string) (yes bool) {
+	m.with(name, func(r *remembered) { yes = r.proved == rotation })
+	return yes
+}
+
+func (m *memory) setVerified(name, rotation string) {
+	m.with(name, func(r *remembered) { r.proved = rotation })
 }
 
 // delivered tells whether this process handed an event over already.

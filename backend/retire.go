@@ -276,7 +276,7 @@ func (e *Engine) Retire(ctx context.Context, name string, r RetireRequest) (*rot
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, e.unsure(name, err)
 	}
 	e.workers.add(true, name)
 	s, err := e.await(ctx, name, r.Wait, func(s *subject) bool {

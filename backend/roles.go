@@ -2,8 +2,10 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -53,7 +55,7 @@ func (e *Engine) WriteRole(ctx context.Context, w Write) (*RoleWritten, error) {
 		return nil, err
 	}
 	if stored != nil {
-		return e.changeRole(ctx, role, warnings)
+		return e.changeRole(ctx, stored, role, warnings)
 	}
 	return e.createRole(ctx, role, w.Actor, warnings)
 }
@@ -158,14 +160,21 @@ func (e *Engine) roleConnection(ctx context.Context, k rotator.Kind, role *store
 
 // changeRole stores a changed policy. Times derived from it follow in the
 // background, from the policy's fingerprint.
-func (e *Engine) changeRole(ctx context.Context, role *store.Role, warnings []string) (*RoleWritten, error) {
+func (e *Engine) changeRole(ctx context.Context, before, role *store.Role, warnings []string) (*RoleWritten, error) {
+	if err := e.tryValues(ctx, before, role); err != nil {
+		return nil, err
+	}
 	unlock, err := e.locks.lock(ctx, role.Name)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	if _, err := e.loadLive(ctx, role.Name); err != nil {
+	now, err := e.loadLive(ctx, role.Name)
+	if err != nil {
 		return nil, err
+	}
+	if !reflect.DeepEqual(now.role, before) {
+		return nil, fault.New(fault.Conflict, "role %q was changed by another request meanwhile: look at it and write again", role.Name)
 	}
 	defer e.cache.drop(role.Name)
 	if err := e.store.PutRole(ctx, role); err != nil {
@@ -173,6 +182,27 @@ func (e *Engine) changeRole(ctx context.Context, role *store.Role, warnings []st
 	}
 	e.workers.add(false, role.Name)
 	return &RoleWritten{Role: role, Warnings: warnings}, nil
+}
+
+// tryValues asks the target about changed options of the kind's own, as the first
+// rotation of a new role does: what would fail a month later is refused now.
+func (e *Engine) tryValues(ctx context.Context, before, role *store.Role) error {
+	if reflect.DeepEqual(before.Values, role.Values) {
+		return nil
+	}
+	s, err := e.loadLive(ctx, role.Name)
+	if err != nil {
+		return err
+	}
+	s.role = role
+	lines, err := e.preflight(ctx, s)
+	if err != nil {
+		return err
+	}
+	if reasons := failures(lines); reasons != "" {
+		return fault.New(fault.Target, "the role was not changed: %s", reasons)
+	}
+	return nil
 }
 
 // createRole stores the intent of a new role and of its first rotation, and waits.
@@ -246,7 +276,7 @@ func (e *Engine) storeNewRole(ctx context.Context, role *store.Role, intent *rot
 		return err
 	}
 	if err := e.store.PutRole(ctx, role); err != nil {
-		return err
+		return e.unsure(role.Name, errors.Join(err, e.store.DeleteRole(ctx, role.Name)))
 	}
 	e.summaries.set(&subject{name: role.Name, role: role, state: state})
 	return nil
@@ -308,7 +338,7 @@ func (e *Engine) DeleteRole(ctx context.Context, name string, force bool) (warni
 		return nil, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, e.unsure(name, err)
 	}
 	e.workers.add(true, name)
 	for i := range s.state.Versions {
@@ -338,6 +368,7 @@ func (e *Engine) forceDelete(ctx context.Context, name string) (warnings []strin
 		}
 	}
 	defer e.forget(name)
+	defer e.workers.interrupt(name)
 	return warnings, e.endRole(ctx, s)
 }
 
@@ -359,7 +390,7 @@ func (e *Engine) bury(ctx context.Context, s *subject) error {
 		return e.endRole(ctx, s)
 	}
 	if s.buried {
-		return nil
+		return errStale
 	}
 	s.buried = true
 	if err := e.put(ctx, s); err != nil {

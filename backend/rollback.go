@@ -25,6 +25,9 @@ func (e *Engine) Rollback(ctx context.Context, name string, r RollbackRequest) (
 		if s.state.Divergence != nil {
 			return conflictDiverged(s)
 		}
+		if waiting := s.state.Intent; waiting != nil && waiting.Trigger == rotation.Emergency {
+			return fault.New(fault.Conflict, "an emergency waits for its next attempt at %s: write rotate/%s to make it now", waiting.At.Format(timeFormat), name)
+		}
 		number, err := e.rollbackTo(ctx, s, r.Version)
 		if err != nil {
 			return err

@@ -45,10 +45,34 @@ func (e *Engine) Rotate(ctx context.Context, name string, r RotateRequest) (*rot
 		if s.state.Divergence != nil {
 			return conflictDiverged(s)
 		}
-		i.Trigger, i.Force = rotation.Manual, r.Force
 		s.state.Blocked, s.state.ActionRequired = "", ""
+		if !s.hasten(i) {
+			i.Trigger, i.Force = rotation.Manual, r.Force
+		}
 		return nil
 	})
+}
+
+// hasten turns an intent into the next attempt of an emergency that waits for one:
+// an ordinary rotation must not take its place.
+func (s *subject) hasten(i *rotation.Intent) bool {
+	waiting := s.state.Intent
+	if waiting == nil || waiting.Trigger != rotation.Emergency {
+		return false
+	}
+	id, now := i.ID, i.At
+	*i = *waiting
+	i.ID, i.At = id, now
+	return true
+}
+
+// unsure lets a worker look at a role whose Put failed: it may have gone through,
+// only its answer was lost.
+func (e *Engine) unsure(name string, err error) error {
+	if isStorage(err) {
+		e.workers.add(true, name)
+	}
+	return err
 }
 
 // request stores the intent of a rotation, lets a worker run, and waits.
@@ -72,6 +96,12 @@ func (e *Engine) request(ctx context.Context, name string, who Actor, wait time.
 		if s.state.InFlight != nil {
 			return conflictInFlight(s.state.InFlight)
 		}
+		if wanted := s.state.Intent; wanted != nil && wanted.Attempt == 1 {
+			// Asked for, and about to begin: whoever asked was given its id. Only a
+			// retry that waits for its time gives way.
+			planned := wanted.Rotation(wanted.Version, wanted.At)
+			return conflictInFlight(&planned)
+		}
 		intent := &rotation.Intent{ID: id, At: e.clock.Now(), Attempt: 1, Actor: by}
 		if err := fill(s, intent); err != nil {
 			return err
@@ -81,7 +111,7 @@ func (e *Engine) request(ctx context.Context, name string, who Actor, wait time.
 	})
 	if err != nil {
 		e.waiters.forget(id)
-		return nil, err
+		return nil, e.unsure(name, err)
 	}
 	e.workers.add(true, name)
 	return e.outcome(ctx, name, id, wait, expected)
@@ -111,7 +141,7 @@ func (e *Engine) resumeHeld(ctx context.Context, name string, r RotateRequest) (
 		if id != "" {
 			e.waiters.forget(id)
 		}
-		return nil, err
+		return nil, e.unsure(name, err)
 	}
 	e.workers.add(true, name)
 	return e.outcome(ctx, name, id, r.Wait, expected)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/schedule"
 )
 
 // Tick is Vault's periodic call. It returns at once: Vault holds a lock of its own
@@ -39,8 +40,9 @@ func (e *Engine) watch() {
 		if e.system.Writable() && !e.config.Load().Paused {
 			if !e.summaries.ready() {
 				if err := e.rebuild(e.ctx); err != nil && e.ctx.Err() == nil {
-					e.logger.Error("could not read the roles; trying again", "error", err)
+					e.logger.Error("could not list the roles; trying again", "error", err)
 				}
+				e.resumeRoots(e.ctx)
 			}
 			e.dispatch()
 		}
@@ -90,13 +92,18 @@ func (e *Engine) rebuild(ctx context.Context) error {
 			continue
 		}
 		if err != nil {
-			return err
+			if ctx.Err() != nil {
+				return err
+			}
+			// One role's trouble is its own: it is looked at again, and again.
+			e.logger.Error("could not read a role", "role", name, "error", err)
+			e.index.found(name, e.clock.Now().Add(time.Minute))
+			continue
 		}
 		e.summaries.found(s)
 		e.schedule(s)
 	}
 	e.summaries.complete(epoch)
-	e.resumeRoots(ctx)
 	return nil
 }
 
@@ -127,8 +134,10 @@ func (e *Engine) forget(name string) {
 	e.memory.forget(name)
 }
 
-// checkDelay spreads the checks after an unseal over the roles there are.
-func (e *Engine) checkDelay() time.Duration {
+// spread puts the first check of a role, after an unseal, somewhere in a time that
+// grows with the number of roles.
+func (e *Engine) spread(name string) time.Time {
 	const perRole, most = 10 * time.Millisecond, 5 * time.Minute
-	return min(time.Duration(e.summaries.count())*perRole, most).Truncate(time.Second)
+	window := min(time.Duration(e.summaries.count())*perRole, most)
+	return e.clock.Now().Add(schedule.Share(name, window))
 }

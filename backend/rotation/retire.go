@@ -118,5 +118,5 @@ func (s *State) Trim(keep int) (forgotten []int) {
 func (s *State) referenced(v Version) bool {
 	r := s.InFlight
 	return r != nil && (r.Version == v.Number || r.PreviousVersion == v.Number) ||
-		v.IncidentID != "" && slices.ContainsFunc(s.Incidents, func(l IncidentLink) bool { return l.ID == v.IncidentID })
+		slices.ContainsFunc(s.Incidents, func(l IncidentLink) bool { return v.Of(l.ID) })
 }

@@ -204,6 +204,9 @@ func (s *State) Activate(now time.Time, grace Duration) error {
 		return err
 	}
 	s.KillNow(now)
+	if d := s.Divergence; d != nil && len(d.Seen) == 0 {
+		s.Divergence = nil // it was the old version that no longer worked
+	}
 	s.event("version.activated", now, nil)
 	return nil
 }
@@ -236,7 +239,7 @@ func (s *State) moveTo(number int, now time.Time, grace Duration) error {
 	}
 	v.ActivatedTime, v.Grace = now, grace
 	v.RetireAt, v.RetireBegun, v.RetiredTime, v.DestroyAt, v.DeactivatedTime = time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
-	v.KilledTime, v.Undo, v.Ahead, v.Proof, v.Left, v.Attention = time.Time{}, false, false, nil, "", nil
+	v.KillFirst, v.KilledTime, v.Undo, v.Ahead, v.Proof, v.Left, v.Attention = false, time.Time{}, false, false, nil, "", nil
 	s.Current, s.ActivatedTime = number, now
 	return nil
 }
@@ -388,16 +391,15 @@ func (s *State) end(now time.Time) {
 }
 
 // Compromise marks every live version, and what else could still be brought
-// back, as leaked: none of them is ever rolled back to.
+// back, as leaked: none of them is ever rolled back to. A version that leaked
+// before and is not proven dead belongs to this incident too.
 func (s *State) Compromise(incident string) {
 	for i := range s.Versions {
 		v := &s.Versions[i]
-		switch v.State {
-		case Current, Retiring, Disabled:
-			if !v.Compromised {
-				v.Compromised, v.IncidentID = true, incident
-			}
-		default:
+		live := v.State == Current || v.State == Retiring || v.State == Disabled
+		if live || v.Compromised && !v.ProvenDead() {
+			v.Compromised = true
+			v.Incidents = append(slices.Clip(v.Incidents), incident)
 		}
 	}
 }

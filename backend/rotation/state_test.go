@@ -401,17 +401,17 @@ func TestCompromiseMarksWhatCouldBeReadOrBroughtBack(t *testing.T) {
 	s := &rotation.State{Versions: []rotation.Version{
 		{Number: 1, State: rotation.Retired}, {Number: 2, State: rotation.Disabled}, {Number: 3, State: rotation.Retiring},
 		{Number: 4, State: rotation.Current}, {Number: 5, State: rotation.Pending}, {Number: 6, State: rotation.Discarded},
-		{Number: 7, State: rotation.Standby}, {Number: 8, State: rotation.Retiring, Compromised: true, IncidentID: "earlier"},
+		{Number: 7, State: rotation.Standby}, {Number: 8, State: rotation.Retiring, Compromised: true, Incidents: []string{"earlier"}},
 	}}
 	s.Compromise("now")
-	got := map[int]string{}
+	got := map[int][]string{}
 	for _, v := range s.Versions {
-		require.Equal(t, v.Compromised, v.IncidentID != "")
+		require.Equal(t, v.Compromised, len(v.Incidents) > 0)
 		if v.Compromised {
-			got[v.Number] = v.IncidentID
+			got[v.Number] = v.Incidents
 		}
 	}
-	require.Equal(t, map[int]string{2: "now", 3: "now", 4: "now", 8: "earlier"}, got)
+	require.Equal(t, map[int][]string{2: {"now"}, 3: {"now"}, 4: {"now"}, 8: {"earlier", "now"}}, got)
 }
 
 func TestAnEmergencyEndsWhatLeakedAtTheSwitch(t *testing.T) {
@@ -551,7 +551,7 @@ func TestTrim(t *testing.T) {
 			[]int{4}, []int{1, 2, 3, 5, 6}, []string{"r4"}},
 		"an open incident": {0, func(s *rotation.State) {
 			s.Incidents = []rotation.IncidentLink{{ID: "open"}}
-			s.Version(1).IncidentID, s.Version(3).IncidentID = "open", "over"
+			s.Version(1).Incidents, s.Version(3).Incidents = []string{"open"}, []string{"over"}
 		}, []int{3, 4}, []int{1, 2, 5, 6}, []string{"r4"}},
 	} {
 		t.Run(name, func(t *testing.T) {

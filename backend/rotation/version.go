@@ -93,15 +93,17 @@ type Version struct {
 	// RetireBegun is journalled before the first effect of a retirement; from
 	// then on the version can only be brought back by Prepare.
 	RetireBegun time.Time `json:"retire_begun,omitzero"`
+	// KillFirst asks to end it at the target while it still is current.
+	KillFirst bool `json:"kill_first,omitempty"`
 	// KilledTime is when an emergency with kill_first ended it at the target while
 	// it still was current.
 	KilledTime time.Time `json:"killed_time,omitzero"`
 	// DestroyAt is the earliest time of the second stage of a retirement.
 	DestroyAt time.Time `json:"destroy_at,omitzero"`
-	// IncidentID is the emergency that declared it compromised.
-	IncidentID    string `json:"incident_id,omitempty"`
-	SessionsEnded int    `json:"sessions_ended,omitempty"`
-	Proof         *Proof `json:"proof,omitempty"`
+	// Incidents are the emergencies that declared it compromised.
+	Incidents     []string `json:"incidents,omitempty"`
+	SessionsEnded int      `json:"sessions_ended,omitempty"`
+	Proof         *Proof   `json:"proof,omitempty"`
 	// Left says why the object stays outside, disabled, for a person to end.
 	Left string `json:"left,omitempty"`
 	// Attention is the back-off of a retirement or discard that did not go through.
@@ -129,6 +131,9 @@ type Attention struct {
 // ProvenDead tells whether the target itself refused the version while the
 // current one was accepted on the same path.
 func (v *Version) ProvenDead() bool { return v.Proof != nil && v.Proof.Dead }
+
+// Of tells whether an emergency declared the version compromised.
+func (v *Version) Of(incident string) bool { return slices.Contains(v.Incidents, incident) }
 
 // Settled tells whether nothing remains to be done outside for the version.
 func (v *Version) Settled() bool {

@@ -111,15 +111,16 @@ func (p Policy) Next(rotated time.Time, role string) time.Time {
 		if next.IsZero() {
 			return next
 		}
-		return next.Add(offset(role, p.Jitter))
+		return next.Add(Share(role, p.Jitter))
 	default:
-		return rotated.Add(p.Period - offset(role, p.Jitter)).UTC()
+		return rotated.Add(p.Period - Share(role, p.Jitter)).UTC()
 	}
 }
 
-// offset is a role's fixed share of the jitter, in whole seconds.
-func offset(role string, jitter time.Duration) time.Duration {
-	seconds := uint64(jitter / time.Second)
+// Share is a role's fixed part of a time that roles are spread over, in whole
+// seconds.
+func Share(role string, of time.Duration) time.Duration {
+	seconds := uint64(of / time.Second)
 	if seconds == 0 {
 		return 0
 	}

@@ -399,19 +399,30 @@ func TestAShorterGraceDoesNotBreakAnEarlierPromise(t *testing.T) {
 func TestCompromiseMarksWhatCouldBeReadOrBroughtBack(t *testing.T) {
 	t.Parallel()
 	s := &rotation.State{Versions: []rotation.Version{
-		{Number: 1, State: rotation.Retired}, {Number: 2, State: rotation.Disabled}, {Number: 3, State: rotation.Retiring},
-		{Number: 4, State: rotation.Current}, {Number: 5, State: rotation.Pending}, {Number: 6, State: rotation.Discarded},
-		{Number: 7, State: rotation.Standby}, {Number: 8, State: rotation.Retiring, Compromised: true, Incidents: []string{"earlier"}},
+		{Number: 1, State: rotation.Retired},
+		{Number: 2, State: rotation.Disabled},
+		{Number: 3, State: rotation.Retiring},
+		{Number: 4, State: rotation.Current},
+		{Number: 5, State: rotation.Pending},
+		{Number: 6, State: rotation.Discarded},
+		{Number: 7, State: rotation.Standby},
+		{Number: 8, State: rotation.Retiring, Compromised: true, Incidents: []string{"earlier"}},
+		{Number: 9, State: rotation.Retired, Compromised: true, Incidents: []string{"earlier"}},
+		{Number: 10, State: rotation.Retired, Compromised: true, Incidents: []string{"earlier"}, Proof: &rotation.Proof{Dead: true}},
 	}}
 	s.Compromise("now")
 	got := map[int][]string{}
 	for _, v := range s.Versions {
 		require.Equal(t, v.Compromised, len(v.Incidents) > 0)
+		require.Equal(t, v.Compromised && v.Number != 10, v.Of("now"), v.Number)
 		if v.Compromised {
 			got[v.Number] = v.Incidents
 		}
 	}
-	require.Equal(t, map[int][]string{2: {"now"}, 3: {"now"}, 4: {"now"}, 8: {"earlier", "now"}}, got)
+	// What leaked before, and may live still, keeps the later incident open too.
+	require.Equal(t, map[int][]string{
+		2: {"now"}, 3: {"now"}, 4: {"now"}, 8: {"earlier", "now"}, 9: {"earlier", "now"}, 10: {"earlier"},
+	}, got)
 }
 
 func TestAnEmergencyEndsWhatLeakedAtTheSwitch(t *testing.T) {
@@ -547,8 +558,12 @@ func TestTrim(t *testing.T) {
 		"the oldest go":                          {5, nil, []int{1}, []int{2, 3, 4, 5, 6}, nil},
 		"what is not settled":                    {4, nil, []int{1, 3}, []int{2, 4, 5, 6}, nil},
 		"what is left outside is known for good": {0, nil, []int{1, 3, 4}, []int{2, 5, 6}, []string{"r4"}},
-		"the rotation in flight": {0, func(s *rotation.State) { s.InFlight = &rotation.Rotation{Version: 1, PreviousVersion: 3} },
-			[]int{4}, []int{1, 2, 3, 5, 6}, []string{"r4"}},
+		"the rotation in flight": {
+			0, func(s *rotation.State) { s.InFlight = &rotation.Rotation{Version: 1, PreviousVersion: 3} },
+			[]int{4},
+			[]int{1, 2, 3, 5, 6},
+			[]string{"r4"},
+		},
 		"an open incident": {0, func(s *rotation.State) {
 			s.Incidents = []rotation.IncidentLink{{ID: "open"}}
 			s.Version(1).Incidents, s.Version(3).Incidents = []string{"open"}, []string{"over"}

@@ -96,42 +96,55 @@ var started = time.Date(2030, 1, 1, 0, 0, 0, 5, time.UTC)
 func kinds(t *testing.T) map[string]kind {
 	t.Helper()
 	return map[string]kind{
-		"config": {"config", configSchema,
+		"config": {
+			"config", configSchema,
 			func(ctx context.Context, s *Store) (any, error) { d := full[Config](t); return d, s.PutConfig(ctx, d) },
-			func(ctx context.Context, s *Store) (any, error) { return s.Config(ctx) }},
-		"instance": {"instance", instanceSchema,
+			func(ctx context.Context, s *Store) (any, error) { return s.Config(ctx) },
+		},
+		"instance": {
+			"instance", instanceSchema,
 			func(ctx context.Context, s *Store) (any, error) {
 				d := full[Instance](t)
 				return &d, s.PutInstance(ctx, d)
 			},
-			func(ctx context.Context, s *Store) (any, error) { return s.Instance(ctx) }},
-		"connection": {"connection/" + name, connectionSchema,
+			func(ctx context.Context, s *Store) (any, error) { return s.Instance(ctx) },
+		},
+		"connection": {
+			"connection/" + name, connectionSchema,
 			func(ctx context.Context, s *Store) (any, error) {
 				d := full[Connection](t)
 				d.Name = name
 				return &d, s.PutConnection(ctx, &d)
 			},
-			func(ctx context.Context, s *Store) (any, error) { return s.Connection(ctx, name) }},
-		"role": {"role/" + name, roleSchema,
+			func(ctx context.Context, s *Store) (any, error) { return s.Connection(ctx, name) },
+		},
+		"role": {
+			"role/" + name, roleSchema,
 			func(ctx context.Context, s *Store) (any, error) {
 				d := full[Role](t)
 				d.Name = name
 				return &d, s.PutRole(ctx, &d)
 			},
-			func(ctx context.Context, s *Store) (any, error) { return s.Role(ctx, name) }},
-		"state": {"state/" + name, stateSchema,
+			func(ctx context.Context, s *Store) (any, error) { return s.Role(ctx, name) },
+		},
+		"state": {
+			"state/" + name, stateSchema,
 			func(ctx context.Context, s *Store) (any, error) {
 				d := full[rotation.State](t)
 				return &d, s.PutState(ctx, name, &d)
 			},
-			func(ctx context.Context, s *Store) (any, error) { return s.State(ctx, name) }},
-		"material": {"material/" + name + "/7", materialSchema,
+			func(ctx context.Context, s *Store) (any, error) { return s.State(ctx, name) },
+		},
+		"material": {
+			"material/" + name + "/7", materialSchema,
 			func(ctx context.Context, s *Store) (any, error) {
 				m := secret.NewMap(map[string]string{"username": "u", "password": "p"})
 				return m, s.PutMaterial(ctx, name, 7, m)
 			},
-			func(ctx context.Context, s *Store) (any, error) { return s.Material(ctx, name, 7) }},
-		"history": {"history/" + name + "/01893456000000000005-id", historySchema,
+			func(ctx context.Context, s *Store) (any, error) { return s.Material(ctx, name, 7) },
+		},
+		"history": {
+			"history/" + name + "/01893456000000000005-id", historySchema,
 			func(ctx context.Context, s *Store) (any, error) {
 				d := full[rotation.Rotation](t)
 				d.ID, d.StartedTime = "id", started
@@ -140,20 +153,25 @@ func kinds(t *testing.T) map[string]kind {
 			func(ctx context.Context, s *Store) (any, error) {
 				records, _, err := s.History(ctx, name, "", 10)
 				return records, err
-			}},
-		"tombstone": {"tombstone/" + name, tombstoneSchema,
+			},
+		},
+		"tombstone": {
+			"tombstone/" + name, tombstoneSchema,
 			func(ctx context.Context, s *Store) (any, error) {
 				d := full[Tombstone](t)
 				return &d, s.PutTombstone(ctx, name, &d)
 			},
-			func(ctx context.Context, s *Store) (any, error) { return s.Tombstone(ctx, name) }},
-		"incident": {"incident/20300101T000000Z-1", incidentSchema,
+			func(ctx context.Context, s *Store) (any, error) { return s.Tombstone(ctx, name) },
+		},
+		"incident": {
+			"incident/20300101T000000Z-1", incidentSchema,
 			func(ctx context.Context, s *Store) (any, error) {
 				d := full[Incident](t)
 				d.ID = "20300101T000000Z-1"
 				return &d, s.PutIncident(ctx, &d)
 			},
-			func(ctx context.Context, s *Store) (any, error) { return s.Incident(ctx, "20300101T000000Z-1") }},
+			func(ctx context.Context, s *Store) (any, error) { return s.Incident(ctx, "20300101T000000Z-1") },
+		},
 	}
 }
 

@@ -272,6 +272,7 @@ func TestRotationInFlight(t *testing.T) {
 	w := newWorld(t, "flight", sharedVault(t), pgtest.Shared(t))
 	w.write("connections/main", map[string]any{"allow_custom_statements": true})
 	w.write("roles/"+w.role, w.roleFields(map[string]any{"verification_statements": []string{"SELECT count(*) FROM orders"}}))
+	w.rotation("rotate/"+w.role, nil) // a new role is compared with its target first; that is over now
 	before := w.current(w.role)
 
 	// Verification waits for a table that the test has locked.

@@ -120,6 +120,9 @@ func fromServer(pgErr *pgconn.PgError, secrets []secret.String) error {
 	return fault.New(kind, "PostgreSQL: %w", e)
 }
 
+// Concurrent tells whether a transaction met another one each time it was tried.
+func Concurrent(err error) bool { return concurrent(err) }
+
 // concurrent tells whether the same transaction may succeed when tried again.
 // "tuple concurrently updated" is an internal error of the server, which are
 // never localised.

@@ -404,3 +404,32 @@ func TestCloseIsBoundedAndLeavesNothing(t *testing.T) {
 	require.True(t, fault.Is(db.Ping(bounded(t)), fault.Unreachable))
 	goleak.VerifyNone(t, before)
 }
+
+// A change of ours is waited for, also when it takes longer than a stranger may
+// hold the lock; what is urgent goes on without.
+func TestLockOfOurOwn(t *testing.T) {
+	one, other := open(t, nil), open(t, nil)
+	inside, release, done := make(chan struct{}), make(chan struct{}), make(chan error, 2)
+	go func() {
+		done <- one.WithLock(bounded(t), func(context.Context, *postgres.Session) error {
+			close(inside)
+			<-release
+			return nil
+		})
+	}()
+	<-inside
+	go func() {
+		done <- other.WithLock(bounded(t), func(context.Context, *postgres.Session) error { return nil })
+	}()
+	begin := time.Now()
+	short, cancel := context.WithTimeout(bounded(t), 2*time.Second)
+	defer cancel()
+	require.NoError(t, other.Urgent(short, func(ctx context.Context, s *postgres.Session) error { return s.Exec(ctx, "SELECT 1") }),
+		"within the call's own deadline")
+	require.NoError(t, other.Urgent(bounded(t), func(ctx context.Context, s *postgres.Session) error { return s.Exec(ctx, "SELECT 1") }))
+	require.NoError(t, other.UrgentTrial(bounded(t), func(ctx context.Context, s *postgres.Session) error { return s.Exec(ctx, "SELECT 1") }))
+	require.Greater(t, time.Since(begin), 5*time.Second)
+	close(release)
+	require.NoError(t, <-done)
+	require.NoError(t, <-done)
+}

@@ -2,6 +2,7 @@ package postgresql
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -80,6 +81,9 @@ func settle(err error, p *rotator.Progress) error {
 		return nil
 	}
 	switch {
+	case errors.Is(err, postgres.ErrLockHeld):
+		p.NotYet, p.AskAgain = "the user is disabled, but not removed yet: "+err.Error(), askAgainBusy
+		return nil
 	case left(err):
 		p.Left = "the user stays, disabled: " + err.Error()
 		return nil

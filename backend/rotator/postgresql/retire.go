@@ -84,19 +84,27 @@ const (
 	askAgainSessions = 5 * time.Second
 )
 
+// disableTries bounds how often a user is disabled anew that kept a lock of its own.
+const disableTries = 3
+
+// disable takes login and password away. Whoever holds the credential can hold
+// locks with it, that of its own role among them (by ALTER ROLE ... PASSWORD, which
+// everybody may, in a transaction left open): its sessions are then ended first.
 func (r *retirement) disable(ctx context.Context) (p rotator.Progress, gone bool, err error) {
-	err = r.connection.DB.WithLock(ctx, func(ctx context.Context, s *postgres.Session) error {
-		u, err := r.own(ctx, s)
-		gone = err == nil && !u.exists
-		if err != nil || gone {
-			return err
+	seen := map[int32]bool{}
+	for try := 1; ; try++ {
+		gone, err = r.takeLogin(ctx)
+		if err == nil || try == disableTries || !postgres.TimedOut(err) && !postgres.Concurrent(err) {
+			break
 		}
-		return in("disable the user", s.Exec(ctx, "ALTER ROLE "+postgres.Ident(r.name())+" NOLOGIN PASSWORD NULL"))
-	})
+		if err := r.terminate(ctx, seen); err != nil {
+			return p, false, in("end the sessions of a user that cannot be disabled meanwhile", err)
+		}
+	}
 	if err != nil || gone {
 		return p, gone, err
 	}
-	ended, left, err := r.endSessions(ctx)
+	ended, left, err := r.endSessions(ctx, seen)
 	p.SessionsEnded = ended
 	if err == nil && left > 0 {
 		p.NotYet = fmt.Sprintf("the user is disabled, but %d of its sessions have not ended yet", left)
@@ -105,12 +113,23 @@ func (r *retirement) disable(ctx context.Context) (p rotator.Progress, gone bool
 	return p, false, err
 }
 
+func (r *retirement) takeLogin(ctx context.Context) (gone bool, err error) {
+	err = r.connection.DB.Urgent(ctx, func(ctx context.Context, s *postgres.Session) error {
+		u, err := r.own(ctx, s)
+		gone = err == nil && !u.exists
+		if err != nil || gone {
+			return err
+		}
+		return in("disable the user", s.Exec(ctx, "ALTER ROLE "+postgres.Ident(r.name())+" NOLOGIN PASSWORD NULL"))
+	})
+	return gone, err
+}
+
 // endSessions ends the user's sessions and waits, within bounds, until they are
 // gone: revoking rights does not end them, and they keep what they had.
-func (r *retirement) endSessions(ctx context.Context) (ended int, left int, err error) {
+func (r *retirement) endSessions(ctx context.Context, seen map[int32]bool) (ended int, left int, err error) {
 	deadline := time.NewTimer(sessionsDeadline)
 	defer deadline.Stop()
-	seen := map[int32]bool{}
 	for {
 		left, err = r.countSessions(ctx)
 		if err != nil || left == 0 {
@@ -146,7 +165,7 @@ func (r *retirement) countSessions(ctx context.Context) (n int, err error) {
 // who is no superuser takes the rights inside a transaction that is rolled back;
 // the signals sent stay sent.
 func (r *retirement) terminate(ctx context.Context, seen map[int32]bool) error {
-	return r.connection.DB.Trial(ctx, func(ctx context.Context, s *postgres.Session) error {
+	return r.connection.DB.UrgentTrial(ctx, func(ctx context.Context, s *postgres.Session) error {
 		if u, err := r.own(ctx, s); err != nil || !u.exists {
 			return err
 		}

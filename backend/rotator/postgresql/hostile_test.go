@@ -1,0 +1,87 @@
+package postgresql_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/postgresql"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
+)
+
+// takeTheLock is what anybody who can log in may do: the lock needs no privilege,
+// and its key is known.
+const takeTheLock = "SELECT pg_advisory_lock(x'7661726f74617465'::bigint)"
+
+// Whoever holds a leaked password cannot keep it alive by holding a lock.
+func TestLockHolderIsEnded(t *testing.T) {
+	for name, superuser := range admins {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, superuser)
+			r := postgresql.New()
+			leaked, next := f.prepared(1), f.plan(2)
+			conn := f.session(leaked, "postgres")
+			_, err := conn.Exec(f.ctx(), takeTheLock)
+			require.NoError(t, err)
+
+			begin := time.Now()
+			err = r.Prepare(f.ctx(), next)
+			require.Less(t, time.Since(begin), 15*time.Second)
+			require.True(t, fault.Is(err, fault.Target), "%v", err)
+			require.ErrorContains(t, err, "held by "+pgtest.Ident(leaked.Version.Identifier)+" ", "who keeps others out is named")
+			require.ErrorContains(t, err, "pid ")
+			require.False(t, f.exists(next.Version.Identifier))
+
+			progress, err := r.Retire(f.ctx(), leaked, rotator.Disable)
+			require.NoError(t, err)
+			require.Equal(t, rotator.Progress{SessionsEnded: 1}, progress)
+			require.Error(t, conn.Ping(f.ctx()))
+			_, err = f.server.Connect(f.ctx(), leaked.Version.Identifier, leaked.Material["password"].Reveal(), f.database)
+			require.ErrorContains(t, err, "28P01")
+			require.NoError(t, r.Prepare(f.ctx(), next), "the lock is free again")
+			require.NoError(t, r.Verify(f.ctx(), next))
+		})
+	}
+}
+
+// A user's own row, which it may lock by changing its password, is no shield.
+func TestHolderOfItsOwnRowIsEnded(t *testing.T) {
+	for name, superuser := range admins {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, superuser)
+			leaked := f.prepared(1)
+			conn := f.session(leaked, "postgres")
+			for _, statement := range []string{"SET ROLE NONE", "BEGIN", "ALTER ROLE CURRENT_USER PASSWORD 'mine'"} {
+				_, err := conn.Exec(f.ctx(), statement)
+				require.NoError(t, err)
+			}
+			progress, err := postgresql.New().Retire(f.ctx(), leaked, rotator.Destroy)
+			require.NoError(t, err)
+			require.Equal(t, rotator.Progress{SessionsEnded: 1}, progress)
+			require.False(t, f.exists(leaked.Version.Identifier))
+		})
+	}
+}
+
+// What can wait for the lock says so and is asked for again.
+func TestDestroyWaitsForTheLock(t *testing.T) {
+	f := newFixture(t, true)
+	old, other := f.prepared(1), f.prepared(2)
+	conn := f.session(other, "postgres")
+	_, err := conn.Exec(f.ctx(), takeTheLock)
+	require.NoError(t, err)
+	progress, err := postgresql.New().Retire(f.ctx(), old, rotator.Destroy)
+	require.NoError(t, err)
+	require.Contains(t, progress.NotYet, "held by "+pgtest.Ident(other.Version.Identifier))
+	require.Positive(t, progress.AskAgain)
+	_, err = f.server.Connect(f.ctx(), old.Version.Identifier, old.Material["password"].Reveal(), f.database)
+	require.ErrorContains(t, err, "28P01", "it is disabled")
+	require.NoError(t, conn.Close(context.Background()))
+	progress, err = postgresql.New().Retire(f.ctx(), old, rotator.Destroy)
+	require.NoError(t, err)
+	require.Equal(t, rotator.Progress{}, progress)
+}

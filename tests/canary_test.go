@@ -37,7 +37,9 @@ func TestCanaries(t *testing.T) {
 	}
 	for where, text := range c.places() {
 		for what, secret := range c.secrets {
-			assert.False(t, strings.Contains(text, secret), "%s stands in %s", what, where)
+			if strings.Contains(text, secret) { // and no failure prints the text
+				t.Errorf("%s stands in %s", what, where)
+			}
 		}
 	}
 }

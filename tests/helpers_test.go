@@ -156,15 +156,13 @@ func (m mount) creds(ctx context.Context, role string) (credential, error) {
 // What status/:name, history/:name and the requests answer, as far as tests look at it.
 type (
 	roleStatus struct {
-		State         string            `json:"state"`
-		Reason        string            `json:"state_reason"`
-		Current       int               `json:"current_version"`
-		Rotation      *rotationAnswer   `json:"rotation"`
-		LastRotation  *rotationAnswer   `json:"last_rotation"`
-		Versions      []versionAnswer   `json:"versions"`
-		OpenIncidents []string          `json:"open_incidents"`
-		Failures      int               `json:"consecutive_failures"`
-		InUse         []json.RawMessage `json:"in_use"`
+		State         string          `json:"state"`
+		Reason        string          `json:"state_reason"`
+		Current       int             `json:"current_version"`
+		Rotation      *rotationAnswer `json:"rotation"`
+		Versions      []versionAnswer `json:"versions"`
+		OpenIncidents []string        `json:"open_incidents"`
+		Failures      int             `json:"consecutive_failures"`
 	}
 	rotationAnswer struct {
 		ID         string `json:"rotation_id"`

@@ -41,7 +41,7 @@ func TestClientsByTTL(t *testing.T) {
 	crowd.await(t, 1)
 	killed, rolledBack := 0, 0
 	for round := 1; round <= rotations; round++ {
-		version := 0
+		var version int
 		if round%killEvery == 0 {
 			version = w.rotateUnderKill()
 			killed++

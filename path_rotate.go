@@ -22,7 +22,7 @@ func (b *Backend) rotatePath() *framework.Path {
 		Fields: map[string]*framework.FieldSchema{
 			"name":  nameField("role"),
 			"wait":  waitField(),
-			"force": {Type: framework.TypeBool, Description: "Waive the promise that what was read stays valid for its ttl."},
+			"force": {Type: framework.TypeBool, Description: "Go on where a type would refuse or wait for the sake of readers. Types whose versions overlap, such as postgresql, have nothing to waive."},
 			"resume": {
 				Type:        framework.TypeBool,
 				Description: "Go on with the rotation in flight that is held for an operator, instead of beginning one.",
@@ -53,7 +53,7 @@ func (b *Backend) rollbackPath() *framework.Path {
 		Fields: map[string]*framework.FieldSchema{
 			"name":  nameField("role"),
 			"wait":  waitField(),
-			"force": {Type: framework.TypeBool, Description: "Waive the promise that what was read stays valid for its ttl."},
+			"force": {Type: framework.TypeBool, Description: "Go on where a type would refuse or wait for the sake of readers. Types whose versions overlap, such as postgresql, have nothing to waive."},
 			"version": {
 				Type:        framework.TypeInt,
 				Description: "The version to go back to; by default the highest eligible one below the current one.",

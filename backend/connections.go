@@ -64,7 +64,7 @@ func (c *connections) open(ctx context.Context, doc *store.Connection) (rotator.
 }
 
 func (c *connections) get(doc *store.Connection) (rotator.Connection, error) {
-	print, err := printOf(doc)
+	version, err := printOf(doc)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +73,7 @@ func (c *connections) get(doc *store.Connection) (rotator.Connection, error) {
 	if c.closed {
 		return nil, fault.New(fault.Unreachable, "the plugin is stopping")
 	}
-	if have, ok := c.opened[doc.Name]; ok && have.print == print {
+	if have, ok := c.opened[doc.Name]; ok && have.print == version {
 		return have.conn, nil
 	}
 	kind, err := c.engine.connectionKind(doc.Type)
@@ -85,7 +85,7 @@ func (c *connections) get(doc *store.Connection) (rotator.Connection, error) {
 		return nil, err
 	}
 	c.end(doc.Name)
-	c.opened[doc.Name] = openConnection{print: print, conn: conn}
+	c.opened[doc.Name] = openConnection{print: version, conn: conn}
 	return conn, nil
 }
 

@@ -86,7 +86,7 @@ func decide(v view) decision {
 	return decision{at: earliest}
 }
 
-func (v view) due(a act, number int) decision { return decision{act: a, version: number, at: v.now} }
+func (v view) due(a act) decision { return decision{act: a, at: v.now} }
 
 // dueFor makes an effect on a version wait for the back-off of the last attempt.
 func (v view) dueFor(a act, ver *rotation.Version, at time.Time) decision {
@@ -110,7 +110,7 @@ func (v view) first(pick func(*rotation.Version) decision) decision {
 
 func ruleBury(v view) decision {
 	if v.state.Deleted && (!v.buried || v.state.Settled() && len(v.state.Incidents) == 0) {
-		return v.due(actBury, 0)
+		return v.due(actBury)
 	}
 	return decision{}
 }
@@ -120,7 +120,7 @@ func rulePolicy(v view) decision {
 	if v.state.Deleted || cur == nil || v.state.Policy == v.print && cur.Grace >= v.role.Policy.Grace {
 		return decision{}
 	}
-	return v.due(actPolicy, 0)
+	return v.due(actPolicy)
 }
 
 // ruleKillCurrent is kill_first: the leaked version dies while it is still what
@@ -181,7 +181,7 @@ const proofInterval = time.Minute
 func ruleIncident(v view) decision {
 	for _, link := range v.state.Incidents {
 		if link.Dirty {
-			return v.due(actIncident, 0)
+			return v.due(actIncident)
 		}
 	}
 	return decision{}
@@ -289,21 +289,21 @@ func ruleTrim(v view) decision {
 	for i := range v.state.Versions {
 		ver := &v.state.Versions[i]
 		if ver.HasMaterial && ver.Settled() && (ver.Compromised || ver.State == rotation.Discarded) {
-			return v.due(actTrim, 0)
+			return v.due(actTrim)
 		}
 	}
 	// A copy of the list alone: Trim reorders it.
 	copied := *v.state
 	copied.Versions = append([]rotation.Version(nil), v.state.Versions...)
 	if len(copied.Trim(v.role.Policy.MaxVersions)) > 0 {
-		return v.due(actTrim, 0)
+		return v.due(actTrim)
 	}
 	return decision{}
 }
 
 func ruleEvents(v view) decision {
 	if v.undelivered > 0 {
-		return v.due(actEvents, 0)
+		return v.due(actEvents)
 	}
 	return decision{}
 }

@@ -102,7 +102,7 @@ func New(o Options) *Engine {
 		index: newIndex(), cache: newCache(), wake: make(chan struct{}, 1),
 	}
 	if e.clock == nil {
-		e.clock = realClock{start: time.Now()}
+		e.clock = newClock()
 	}
 	if e.logger == nil {
 		e.logger = hclog.NewNullLogger()

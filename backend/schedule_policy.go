@@ -60,11 +60,11 @@ func (e *Engine) adoptPolicy(ctx context.Context, s *subject) error {
 		if cur := st.CurrentVersion(); cur != nil {
 			cur.Grace = max(cur.Grace, s.role.Policy.Grace)
 		}
-		print := fingerprint(s.role.Policy)
-		if st.Policy == print {
+		policyNow := fingerprint(s.role.Policy)
+		if st.Policy == policyNow {
 			return nil
 		}
-		st.Policy = print
+		st.Policy = policyNow
 		st.NextRotation = policy.Next(st.ActivatedTime, s.name)
 		if first, err := time.Parse(time.RFC3339, s.role.Policy.NextRotation); err == nil && !policy.Disabled && first.After(st.ActivatedTime) {
 			st.NextRotation = first.UTC()

@@ -226,12 +226,7 @@ func (e *Engine) activate(ctx context.Context, s *subject) error {
 // failRotation records a failure before the switch, and what follows it.
 func (e *Engine) failRotation(ctx context.Context, s *subject, cause error, t *rotator.Target) error {
 	r := s.state.InFlight
-	var why rotation.Failure
-	if t != nil {
-		why = failureOf(cause, t.Material)
-	} else {
-		why = failureOf(cause, nil)
-	}
+	why := failureOf(cause, materialOf(t))
 	id, err := newID()
 	if err != nil {
 		return err

@@ -52,8 +52,8 @@ func (e *Engine) begin(ctx context.Context, s *subject, i rotation.Intent) error
 	if postponed, err := e.lookBefore(ctx, s, i); postponed || err != nil {
 		return err
 	}
-	if standby := s.state.StandbyVersion(); i.Version == 0 && standby != nil {
-		i.Version = standby.Number
+	if standby := s.state.StandbyVersion(); i.Version == 0 && standby != nil && i.Attempt == 1 {
+		i.Version = standby.Number // a further attempt takes fresh material
 	}
 	if i.Version != 0 {
 		return e.beginJournal(ctx, s, i, i.Version, nil)
@@ -308,7 +308,7 @@ func (e *Engine) makeAhead(ctx context.Context, s *subject) error {
 		if err == nil {
 			return s.state.StandbyReady(v.Number)
 		}
-		s.state.Ahead = attention(s.state.Ahead, e.clock.Now(), failureOf(err, t.Material).Message, 0, true)
+		s.state.Ahead = attention(s.state.Ahead, e.clock.Now(), failureOf(err, materialOf(t)).Message, 0, true)
 		v.Undo, v.Ahead = true, false
 		return nil
 	})

@@ -155,13 +155,16 @@ func conflictDiverged(s *subject) error {
 // Reconcile mends a diverged role: what was seen outside is acknowledged and left
 // alone, and a fresh version, numbered above everything seen, becomes current.
 func (e *Engine) Reconcile(ctx context.Context, name string, r RotateRequest) (*rotation.Rotation, error) {
-	return e.request(ctx, name, r.Actor, r.Wait, func(s *subject, i *rotation.Intent) error {
+	return e.request(ctx, name, r.Actor, r.Wait, admitNone, func(s *subject, i *rotation.Intent) error {
 		d := s.state.Divergence
 		if d == nil {
 			return fault.New(fault.Conflict, "%s is not diverged: there is nothing to reconcile", name)
 		}
 		if !s.hasten(i) {
 			i.Trigger, i.Reason = rotation.Manual, "reconcile: "+d.Reason
+		}
+		if err := s.state.DropStandby(); err != nil { // its number may not be above everything seen
+			return err
 		}
 		s.state.Highest = max(s.state.Highest, d.Highest)
 		s.state.Acknowledged = append(s.state.Acknowledged, d.Seen...)

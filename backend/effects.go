@@ -89,6 +89,14 @@ func failureOf(err error, material secret.Map) rotation.Failure {
 	return rotation.Failure{Kind: string(fault.KindOf(err)), Message: scrub(err.Error(), material)}
 }
 
+// materialOf is nil where there is not even a target.
+func materialOf(t *rotator.Target) secret.Map {
+	if t == nil {
+		return nil
+	}
+	return t.Material
+}
+
 // maxMessage bounds what is kept of an error.
 const maxMessage = 1000
 

@@ -96,8 +96,8 @@ func (e *Engine) ending(ctx context.Context, s *subject, v *rotation.Version,
 	if errors.Is(err, errInterrupted) || isStorage(err) {
 		return progress, nil, err
 	}
-	if err != nil && t != nil {
-		err = errors.New(failureOf(err, t.Material).Message)
+	if err != nil {
+		err = errors.New(failureOf(err, materialOf(t)).Message)
 	}
 	return progress, err, nil
 }

@@ -180,6 +180,8 @@ func (e *Engine) changeRole(ctx context.Context, before, role *store.Role, warni
 	if err := e.store.PutRole(ctx, role); err != nil {
 		return nil, err
 	}
+	now.role = role
+	e.summaries.set(now)
 	e.workers.add(false, role.Name)
 	return &RoleWritten{Role: role, Warnings: warnings}, nil
 }
@@ -403,17 +405,15 @@ func (e *Engine) bury(ctx context.Context, s *subject) error {
 func (e *Engine) endRole(ctx context.Context, s *subject) error {
 	defer e.waiters.changed()
 	defer e.cache.drop(s.name)
-	if err := e.store.DeleteAllMaterial(ctx, s.name); err != nil {
+	// Its end, in one Put, should the deletes below be interrupted.
+	s.state.Deleted, s.state.Versions, s.state.Current, s.state.InFlight = true, nil, 0, nil
+	if err := e.put(ctx, s); err != nil {
 		return err
 	}
-	if !s.buried { // its end, in one Put, should the deletes below be interrupted
-		s.state.Versions, s.buried = nil, true
-		s.state.Deleted = true
-		if err := e.put(ctx, s); err != nil {
-			return err
-		}
-	}
 	if err := e.store.DeleteRole(ctx, s.name); err != nil {
+		return err
+	}
+	if err := e.store.DeleteAllMaterial(ctx, s.name); err != nil {
 		return err
 	}
 	return e.store.PutTombstone(ctx, s.name, &store.Tombstone{Highest: s.state.Highest})

@@ -14,14 +14,7 @@ import (
 // one lives, else the kind brings it back from its kept material; it is verified
 // in any case. A held rotation is given up for it.
 func (e *Engine) Rollback(ctx context.Context, name string, r RollbackRequest) (*rotation.Rotation, error) {
-	if s, err := e.loadLive(ctx, name); err != nil {
-		return nil, err
-	} else if held := s.state.InFlight; held != nil && held.Held != "" {
-		if err := e.giveUpHeld(ctx, name, r.Version); err != nil {
-			return nil, err
-		}
-	}
-	return e.request(ctx, name, r.Actor, r.Wait, func(s *subject, i *rotation.Intent) error {
+	return e.request(ctx, name, r.Actor, r.Wait, admitHeld, func(s *subject, i *rotation.Intent) error {
 		if s.state.Divergence != nil {
 			return conflictDiverged(s)
 		}
@@ -32,24 +25,15 @@ func (e *Engine) Rollback(ctx context.Context, name string, r RollbackRequest) (
 		if err != nil {
 			return err
 		}
+		if s.state.InFlight != nil {
+			if err := s.state.Supersede(e.clock.Now()); err != nil {
+				return err
+			}
+		}
 		i.Trigger, i.Version, i.Force = rotation.Rollback, number, r.Force
 		s.state.ActionRequired = ""
 		return nil
 	})
-}
-
-// giveUpHeld ends a held rotation in favour of a rollback that is possible.
-func (e *Engine) giveUpHeld(ctx context.Context, name string, version int) error {
-	_, err := e.update(ctx, name, func(s *subject) error {
-		if held := s.state.InFlight; held == nil || held.Held == "" {
-			return errNoChange
-		}
-		if _, err := e.rollbackTo(ctx, s, version); err != nil {
-			return err
-		}
-		return s.state.Supersede(e.clock.Now())
-	})
-	return err
 }
 
 // rollbackTo finds the version to go back to: the named one if it is eligible, or

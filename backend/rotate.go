@@ -41,7 +41,7 @@ func (e *Engine) Rotate(ctx context.Context, name string, r RotateRequest) (*rot
 	if r.Resume {
 		return e.resumeHeld(ctx, name, r)
 	}
-	return e.request(ctx, name, r.Actor, r.Wait, func(s *subject, i *rotation.Intent) error {
+	return e.request(ctx, name, r.Actor, r.Wait, admitNone, func(s *subject, i *rotation.Intent) error {
 		if s.state.Divergence != nil {
 			return conflictDiverged(s)
 		}
@@ -75,8 +75,16 @@ func (e *Engine) unsure(name string, err error) error {
 	return err
 }
 
+// admit says which rotation in flight a request may end.
+type admit bool
+
+const (
+	admitNone admit = false
+	admitHeld admit = true // one that is held for an operator
+)
+
 // request stores the intent of a rotation, lets a worker run, and waits.
-func (e *Engine) request(ctx context.Context, name string, who Actor, wait time.Duration, fill func(*subject, *rotation.Intent) error) (*rotation.Rotation, error) {
+func (e *Engine) request(ctx context.Context, name string, who Actor, wait time.Duration, may admit, fill func(*subject, *rotation.Intent) error) (*rotation.Rotation, error) {
 	if err := e.allowed(); err != nil {
 		return nil, err
 	}
@@ -93,8 +101,8 @@ func (e *Engine) request(ctx context.Context, name string, who Actor, wait time.
 		if s.state.Deleted {
 			return notFound(name)
 		}
-		if s.state.InFlight != nil {
-			return conflictInFlight(s.state.InFlight)
+		if r := s.state.InFlight; r != nil && (r.Held == "" || may == admitNone) {
+			return conflictInFlight(r)
 		}
 		if wanted := s.state.Intent; wanted != nil && wanted.Attempt == 1 {
 			// Asked for, and about to begin: whoever asked was given its id. Only a

@@ -55,6 +55,16 @@ func (s *State) StandbyReady(number int) error {
 	return v.moveTo(Standby)
 }
 
+// DropStandby gives up the version that stands by, if any: it is undone.
+func (s *State) DropStandby() error {
+	v := s.StandbyVersion()
+	if v == nil {
+		return nil
+	}
+	v.Undo = true
+	return v.moveTo(Pending)
+}
+
 // Delete turns the state into that of a deleted role: what readers hold retires
 // after its grace, what leaked and everything else at once.
 func (s *State) Delete(now time.Time) error {

@@ -254,7 +254,9 @@ func (s *State) Finish(now, next time.Time) error {
 	if err := s.advance(RolledOut, Succeeded); err != nil {
 		return err
 	}
-	if r.Trigger != Rollback {
+	// A rollback leaves it, unless it has passed: what was rolled back would
+	// otherwise come again at once.
+	if r.Trigger != Rollback || !s.NextRotation.IsZero() && !s.NextRotation.After(now) {
 		s.NextRotation = next
 	}
 	s.Failures, s.Blocked = 0, ""

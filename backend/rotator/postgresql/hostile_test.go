@@ -2,12 +2,14 @@ package postgresql_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/postgresql"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
@@ -84,4 +86,47 @@ func TestDestroyWaitsForTheLock(t *testing.T) {
 	progress, err = postgresql.New().Retire(f.ctx(), old, rotator.Destroy)
 	require.NoError(t, err)
 	require.Equal(t, rotator.Progress{}, progress)
+}
+
+// A superuser could give a role any setting; a role's writer decides only about
+// those that every user may set.
+func TestSettingsOfAnAdministrator(t *testing.T) {
+	f := newFixture(t, true)
+	r := postgresql.New()
+	try := func(name, value string) (lines []rotator.Line, err error) {
+		f.role.Values = option.Values{"member_of": f.group, "settings": map[string]string{name: value}}
+		target := f.plan(1)
+		err = r.Prepare(f.ctx(), target)
+		lines, preErr := r.Preflight(f.ctx(), target)
+		require.NoError(t, preErr)
+		require.Equal(t, err == nil, f.exists(target.Version.Identifier), "nothing is made")
+		return lines, err
+	}
+	refused := func(name, value, says string) {
+		lines, err := try(name, value)
+		require.True(t, fault.Is(err, fault.Invalid), "%s: %v", name, err)
+		require.ErrorContains(t, err, "settings: must not set "+strings.ToLower(name)+": "+says)
+		require.Equal(t, "settings", lines[1].Check)
+		require.Equal(t, rotator.Fail, lines[1].Result)
+		require.Equal(t, err.Error(), lines[1].Detail)
+	}
+	for name, value := range map[string]string{
+		"session_replication_role": "replica", "Log_Statement": "none", "lo_compat_privileges": "on", "allow_system_table_mods": "on",
+		"log_min_duration_statement": "-1", "dynamic_library_path": "/tmp", "shared_buffers": "1GB",
+	} {
+		refused(name, value, "not every user may set it")
+	}
+	refused("session_preload_libraries", "evil", "it makes the server load code")
+	refused("nonsense", "1", "the server knows no such setting")
+	refused("myapp.tenant", "1", "names with a dot")
+	f.values["allow_custom_statements"] = true
+	f.reopen()
+	refused("plpgsql.extra_errors", "all", "it belongs to an extension")
+	refused("plperl.on_init", "1", "it belongs to an extension")
+	refused("auto_explain.log_min_duration", "0", "it belongs to an extension")
+	for name, value := range map[string]string{"myapp.tenant": "it", "Work_Mem": "8MB", "search_path": "public", "DateStyle": "ISO"} {
+		lines, err := try(name, value)
+		require.NoError(t, err, name)
+		require.Equal(t, rotator.Pass, lines[1].Result)
+	}
 }

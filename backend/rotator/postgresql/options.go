@@ -2,7 +2,6 @@ package postgresql
 
 import (
 	"math"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -24,7 +23,7 @@ var roleOptionSet = option.Set{
 	{Name: "username_template", Type: option.String, Help: "Template of the user names, in place of username_prefix; knows .RoleName, .Version and .RotationID and must yield another name for each version."},
 	{Name: "password_policy", Type: option.String, Help: "Vault password policy. Default: 40 random letters and digits."},
 	{Name: "connection_limit", Type: option.Int, Default: int64(-1), Help: "CONNECTION LIMIT of each user; -1 for none. During the grace period two users live, each with this limit."},
-	{Name: "settings", Type: option.Map, Help: "Settings of the users' sessions, as in ALTER ROLE ... SET."},
+	{Name: "settings", Type: option.Map, Help: "Settings of the users' sessions, as in ALTER ROLE ... SET; only those that every user may set. Names with a dot need allow_custom_statements on the connection."},
 	{Name: "verification_statements", Type: option.Lines, Help: "SQL statements that a new user must be able to run before it is handed out; what they change is rolled back. Needs allow_custom_statements on the connection."},
 }
 
@@ -62,7 +61,7 @@ func (*Rotator) CheckRole(_, after *rotator.Role) error {
 		func() error { return checkGroupName(o.MemberOf, connection) },
 		func() error { return o.checkNames(after.Name) },
 		o.checkLimits,
-		o.checkSettings,
+		func() error { return o.checkSettings(connection) },
 		func() error { return o.checkStatements(connection) },
 	} {
 		if err := check(); err != nil {
@@ -107,33 +106,6 @@ const (
 	maxTemplateReplace = 2
 	maxReplaceBytes    = 32
 )
-
-var (
-	settingName      = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_.]*$`)
-	reservedSettings = []string{"role", "session_authorization"}
-)
-
-func (o *roleOptions) checkSettings() error {
-	if len(o.Settings) > maxSettings {
-		return fault.Field("settings", "must be at most %d", maxSettings)
-	}
-	seen := map[string]bool{}
-	for name, value := range o.Settings {
-		lower := strings.ToLower(name)
-		switch {
-		case !settingName.MatchString(name) || len(name) > postgres.MaxIdentifier || strings.Contains(name, "..") || strings.HasSuffix(name, "."):
-			return fault.Field("settings", "has a name that is not the name of a setting (letters, digits, underscores and dots)")
-		case slices.Contains(reservedSettings, lower):
-			return fault.Field("settings", "must not set %s: member_of decides what a user acts as", lower)
-		case seen[lower]:
-			return fault.Field("settings", "names %s twice", lower)
-		case len(value) > maxSettingBytes || strings.ContainsRune(value, 0):
-			return fault.Field("settings", "has a value of %s that is longer than %d bytes or not a text", lower, maxSettingBytes)
-		}
-		seen[lower] = true
-	}
-	return nil
-}
 
 func (o *roleOptions) checkStatements(c *connectionOptions) error {
 	if len(o.VerificationStatements) == 0 {

@@ -23,6 +23,13 @@ func (*Rotator) Preflight(ctx context.Context, t *rotator.Target) ([]rotator.Lin
 	}
 	lines := []rotator.Line{passed("target", "PostgreSQL answers and accepts the connection's own user")}
 	err = connection.DB.Read(ctx, func(ctx context.Context, s *postgres.Session) error {
+		if len(options.Settings) > 0 {
+			line, err := options.lookSettings(ctx, s, connection.options)
+			if err != nil {
+				return err
+			}
+			lines = append(lines, line)
+		}
 		for _, look := range []func() (rotator.Line, error){
 			func() (rotator.Line, error) { return lookCreate(ctx, s) },
 			func() (rotator.Line, error) {

@@ -62,6 +62,9 @@ func (p *prepareRun) run(ctx context.Context, s *postgres.Session) error {
 	if err := checkGroup(ctx, s, p.group, p.connection.options); err != nil {
 		return err
 	}
+	if err := p.options.checkSettingsAt(ctx, s, p.connection.options); err != nil {
+		return err
+	}
 	u, err := findUser(ctx, s, p.target)
 	if err != nil {
 		return err

@@ -48,13 +48,20 @@ func (k Key) mac(m Mark, object string) string {
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
 }
 
+// MaxBytes bounds a mark, and maxField each of its values: whoever may write a
+// comment must not be able to make us keep any amount of it.
+const (
+	MaxBytes = 512
+	maxField = 128
+)
+
 // ErrNotAMark is returned by Parse for text of any other form.
 var ErrNotAMark = errors.New("not a mark")
 
 // Parse reads a mark and its MAC, which is not verified yet.
 func Parse(text string) (m Mark, mac string, err error) {
 	rest, found := strings.CutPrefix(text, Prefix+" ")
-	if !found {
+	if !found || len(text) > MaxBytes {
 		return Mark{}, "", ErrNotAMark
 	}
 	fields := strings.Split(rest, " ")
@@ -67,7 +74,7 @@ func Parse(text string) (m Mark, mac string, err error) {
 		to  *string
 	}{{"instance", &m.Instance}, {"role", &m.Role}, {"version", &version}, {"rotation", &m.RotationID}, {"mac", &mac}} {
 		value, ok := strings.CutPrefix(fields[i], dst.key+"=")
-		if !ok || value == "" {
+		if !ok || value == "" || len(value) > maxField {
 			return Mark{}, "", ErrNotAMark
 		}
 		*dst.to = value

@@ -1,6 +1,7 @@
 package postgresql_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -308,6 +309,11 @@ func TestSurvey(t *testing.T) {
 	f.server.MustExec(t, "postgres", "COMMENT ON ROLE "+pgtest.Ident(second.Version.Identifier)+" IS '"+f.key.Sign(first.Mark, first.Version.Identifier)+"'")
 	elsewhere := f.id + "_elsewhere"
 	f.server.MustExec(t, "postgres", "CREATE ROLE "+elsewhere, "COMMENT ON ROLE "+elsewhere+" IS '"+forge(first)+"'")
+	// Whoever may write comments may write long ones: they are not even fetched.
+	huge := f.id + "_huge"
+	m := first.Mark
+	m.Instance = strings.Repeat("x", 1<<20)
+	f.server.MustExec(t, "postgres", "CREATE ROLE "+huge+" IN ROLE "+pgtest.Ident(f.group), "COMMENT ON ROLE "+huge+" IS '"+f.key.Sign(m, huge)+"'")
 	sightings, err := postgresql.New().Survey(f.ctx(), first)
 	require.NoError(t, err)
 	require.ElementsMatch(t, []rotator.Sighting{

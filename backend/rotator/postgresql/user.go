@@ -19,7 +19,7 @@ type user struct {
 }
 
 const userQuery = `
-SELECT r.oid, r.rolsuper, r.rolname = current_user OR r.rolname = session_user, coalesce(shobj_description(r.oid, 'pg_authid'), '')
+SELECT r.oid, r.rolsuper, r.rolname = current_user OR r.rolname = session_user, coalesce(left(shobj_description(r.oid, 'pg_authid'), $2), '')
 FROM pg_roles r WHERE r.rolname = $1`
 
 // findUser looks for the version's user. Only a user that carries our mark, with
@@ -32,7 +32,7 @@ func findUser(ctx context.Context, s *postgres.Session, t *rotator.Target) (user
 		comment    string
 	)
 	name := t.Version.Identifier
-	exists, err := s.Row(ctx, userQuery, []any{name}, &u.oid, &super, &own, &comment)
+	exists, err := s.Row(ctx, userQuery, []any{name, mark.MaxBytes + 1}, &u.oid, &super, &own, &comment)
 	if err != nil || !exists {
 		return u, in("look for the user", err)
 	}

@@ -108,14 +108,16 @@ func (db *DB) Ping(ctx context.Context) error {
 
 // Login opens a session as another user over the same path as the
 // administrator's: same hosts, same TLS, same database. The server must have asked
-// for the password. The caller closes the session.
+// for the password. The caller closes the session. Errors are AuthFailed when the
+// server refused the credential, and else Unreachable: whatever stands in the way of
+// a login, it says nothing about the credential.
 func (db *DB) Login(ctx context.Context, user string, password secret.String) (*Session, error) {
 	ctx, cancel := db.bound(ctx)
 	defer cancel()
 	settings := map[string]string{"application_name": ApplicationName}
 	conn, err := db.connect(ctx, login{user: user, password: password, database: db.config.Address.Database, asked: true, settings: settings})
 	if err != nil {
-		return nil, err
+		return nil, NotTheCredential(err)
 	}
 	return &Session{q: conn, conn: conn, secrets: []secret.String{password}}, nil
 }

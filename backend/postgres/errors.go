@@ -36,12 +36,12 @@ const (
 	codeCannotConnectNow    = "57P03"
 	codeAdminShutdown       = "57P01"
 	codeCrashShutdown       = "57P02"
+	codeReadOnly            = "25006"
 	codePoolerRefusal       = "08P01" // PgBouncer, of a database it does not know
 	codeQueryCanceled       = "57014"
 	classConnection         = "08"
 	classResourceShortage   = "53"
 	roleCheckRoutine        = "InitializeSessionUserId"
-	authenticationRoutine   = "auth_failed"
 	maxMessage              = 500
 	concurrentUpdateMarker  = "concurrently"
 )
@@ -103,15 +103,15 @@ func classify(err error, secrets ...secret.String) error {
 // routine that raised the error; never by the message, which may be localised.
 //
 // 28P01 is always a refused password. 28000 is said for a role that may not log
-// in or does not exist (raised in InitializeSessionUserId) and for a failed
-// authentication by other means (auth_failed), but also by pg_hba.conf, which
-// says nothing about the credential.
+// in or does not exist (raised in InitializeSessionUserId), but also by pg_hba.conf
+// and for a failed authentication by other means (a certificate, ident), which say
+// nothing about the credential.
 func fromServer(pgErr *pgconn.PgError, secrets []secret.String) error {
 	e := &Error{Code: clean(pgErr.Code, nil), Message: clean(pgErr.Message, secrets), Routine: pgErr.Routine}
 	kind := fault.Target
 	switch {
 	case e.Code == CodeInvalidPassword,
-		e.Code == CodeInvalidAuth && (e.Routine == roleCheckRoutine || e.Routine == authenticationRoutine):
+		e.Code == CodeInvalidAuth && e.Routine == roleCheckRoutine:
 		kind = fault.AuthFailed
 	case e.Code == codeCannotConnectNow, e.Code == codeAdminShutdown, e.Code == codeCrashShutdown,
 		strings.HasPrefix(e.Code, classConnection), strings.HasPrefix(e.Code, classResourceShortage):
@@ -145,6 +145,24 @@ func concurrent(err error) bool {
 func TimedOut(err error) bool {
 	code := Code(err)
 	return code == CodeLockNotAvailable || code == codeQueryCanceled || code == codeDeadlock
+}
+
+// Environmental tells whether the server's answer speaks of its own state or of
+// bounds, and not of what was asked.
+func Environmental(err error) bool {
+	code := Code(err)
+	return code == codeReadOnly || TimedOut(err)
+}
+
+// NotTheCredential makes Unreachable of what the server, or the driver, says about
+// anything but the credential that a session was opened with: a certificate that is
+// not trusted, pg_hba.conf, a way to ask for the password that is not accepted, a
+// database that is absent or closed, a standby, a timeout.
+func NotTheCredential(err error) error {
+	if !fault.Is(err, fault.Target) {
+		return err
+	}
+	return &fault.Error{Kind: fault.Unreachable, Message: err.Error(), Err: err}
 }
 
 func isTrust(err error) bool {

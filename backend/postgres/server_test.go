@@ -125,12 +125,12 @@ func TestLoginErrors(t *testing.T) {
 		{"err_absent", fault.AuthFailed, "28P01"},
 		{"err_nopassword", fault.AuthFailed, "28P01"},
 		{"err_nologin", fault.AuthFailed, "28000"},
-		{"err_trusted_gone", fault.Target, ""},
-		{"err_rejected", fault.Target, "28000"},
+		{"err_trusted_gone", fault.Unreachable, ""},
+		{"err_rejected", fault.Unreachable, "28000"},
 		{"err_full", fault.Unreachable, "53300"},
-		{"err_trusted", fault.Target, ""}, // the server never asked
-		{"err_clear", fault.Target, ""},
-		{"err_md5", fault.Target, ""},
+		{"err_trusted", fault.Unreachable, ""}, // the server never asked
+		{"err_clear", fault.Unreachable, ""},
+		{"err_md5", fault.Unreachable, ""},
 	} {
 		session, err := db.Login(bounded(t), c.user, secret.New("canary-password"))
 		if err == nil {
@@ -147,18 +147,33 @@ func TestLoginErrors(t *testing.T) {
 	_, err = db.Login(bounded(t), "err_ok", secret.New("wrong"))
 	require.True(t, fault.Is(err, fault.AuthFailed))
 
+	// What says nothing about the credential.
+	require.NoError(t, s.CreateDatabase(bounded(t), "err_closed", ""))
+	require.NoError(t, s.CreateDatabase(bounded(t), "err_revoked", ""))
+	s.MustExec(t, "postgres", "ALTER DATABASE err_closed ALLOW_CONNECTIONS false", "REVOKE CONNECT ON DATABASE err_revoked FROM PUBLIC")
+	for name, change := range map[string]func(*postgres.Config){
+		"3D000":       func(c *postgres.Config) { c.Address.Database = "err_no_such_database" },
+		"55000":       func(c *postgres.Config) { c.Address.Database = "err_closed" },
+		"42501":       func(c *postgres.Config) { c.Address.Database = "err_revoked" },
+		"not trusted": func(c *postgres.Config) { c.CA = "" },
+	} {
+		_, err := open(t, change).Login(bounded(t), "err_ok", secret.New("canary-password"))
+		require.True(t, fault.Is(err, fault.Unreachable), "%s: %v", name, err)
+		require.ErrorContains(t, err, name)
+	}
+
 	weak := open(t, func(c *postgres.Config) { c.AllowWeakAuth = true })
 	session, err := weak.Login(bounded(t), "err_clear", secret.New("canary-password"))
 	require.NoError(t, err)
 	session.Close()
 	_, err = weak.Login(bounded(t), "err_trusted", secret.New("x"))
-	require.True(t, fault.Is(err, fault.Target), "even then a login has to be asked for the password: %v", err)
+	require.True(t, fault.Is(err, fault.Unreachable), "even then a login has to be asked for the password: %v", err)
 }
 
 func TestClassificationDoesNotReadMessages(t *testing.T) {
 	// What a server with lc_messages=de_DE answers; the routine is never localised.
 	s := newFakeServer(t)
-	for routine, kind := range map[string]fault.Kind{"auth_failed": fault.AuthFailed, "InitializeSessionUserId": fault.AuthFailed, "ClientAuthentication": fault.Target} {
+	for routine, kind := range map[string]fault.Kind{"auth_failed": fault.Target, "InitializeSessionUserId": fault.AuthFailed, "ClientAuthentication": fault.Target} {
 		s.answer("FATAL", "28000", "Rolle darf sich nicht anmelden", routine)
 		err := open(t, func(c *postgres.Config) { c.Address = s.address(t) }).Ping(bounded(t))
 		require.Equal(t, kind, fault.KindOf(err), "%s: %v", routine, err)
@@ -432,4 +447,41 @@ func TestLockOfOurOwn(t *testing.T) {
 	close(release)
 	require.NoError(t, <-done)
 	require.NoError(t, <-done)
+}
+
+// Statements of an operator stay inside the transaction that is rolled back.
+func TestExecForeign(t *testing.T) {
+	s := pgtest.Shared(t)
+	v, err := postgres.Verifier(secret.New("pw"))
+	require.NoError(t, err)
+	role(t, "foreign_sql", "LOGIN SUPERUSER PASSWORD '"+v.Reveal()+"'")
+	s.MustExec(t, "postgres", "CREATE PROCEDURE foreign_commit() LANGUAGE plpgsql AS 'BEGIN COMMIT; END'")
+	t.Cleanup(func() { s.MustExec(t, "postgres", "DROP PROCEDURE foreign_commit") })
+	session, err := open(t, nil).Login(bounded(t), "foreign_sql", secret.New("pw"))
+	require.NoError(t, err)
+	defer session.Close()
+	try := func(statement string) error {
+		return session.RolledBack(bounded(t), 10*time.Second, func(s *postgres.Session) error {
+			require.NoError(t, s.Exec(bounded(t), "CREATE TABLE foreign_left (id int)"))
+			return s.ExecForeign(bounded(t), statement)
+		})
+	}
+	for _, statement := range []string{
+		"SELECT 1", "SELECT generate_series(1, 100000)", "SELECT 'COMMIT'", "-- COMMIT\nSELECT 1", "INSERT INTO foreign_left VALUES (1);", "/* /* */ COMMIT */ SELECT 1", "DO $$ BEGIN END $$",
+	} {
+		require.NoError(t, try(statement), statement)
+	}
+	for _, statement := range []string{
+		"COMMIT", "commit and chain", " ;; Commit", "END", "ROLLBACK", "ABORT", "/* /* */ */ COMMIT", "-- x\rCOMMIT", "--\n/**/COMMIT/**/", "ROLLBACK AND CHAIN", "PREPARE TRANSACTION 'x'",
+		"BEGIN", "START TRANSACTION", "SAVEPOINT a", "COMMIT; DROP TABLE foreign_left", "\v\fCOMMIT",
+	} {
+		require.ErrorIs(t, try(statement), postgres.ErrTransactionEnded, statement)
+		require.True(t, postgres.EndsTransaction(statement))
+	}
+	for statement, code := range map[string]string{
+		"SELECT 1; COMMIT": "42601", "SELECT 1; COMMIT; SELECT 2": "42601", "DO $$ BEGIN COMMIT; END $$": "2D000", "CALL foreign_commit()": "2D000", "SELECT $1": "08P01",
+	} {
+		require.Equal(t, code, postgres.Code(try(statement)), statement)
+	}
+	require.Equal(t, "0", s.MustQuery(t, "postgres", "SELECT count(*)::text FROM pg_tables WHERE tablename = 'foreign_left'"), "nothing is left")
 }

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
 )
 
@@ -165,6 +167,88 @@ func (s *Session) Attempt(ctx context.Context, do func() error) error {
 		return errors.Join(err, back)
 	}
 	return err
+}
+
+// ErrTransactionEnded tells that a statement ended the transaction it ran in.
+var ErrTransactionEnded = errors.New("the statement ended its transaction")
+
+// ExecForeign runs one statement that an operator wrote, inside a transaction that
+// is to be rolled back. Several at once, which a COMMIT could stand between, are
+// refused by the extended protocol, which takes a statement at a time; the rows of
+// a query are thrown away. See EndsTransaction for what has to be refused before.
+func (s *Session) ExecForeign(ctx context.Context, sql string) error {
+	if EndsTransaction(sql) {
+		return fault.New(fault.Conflict, "it must not begin or end a transaction: what it does is rolled back: %w", ErrTransactionEnded)
+	}
+	conn := s.conn.PgConn()
+	result := conn.ExecParams(ctx, sql, nil, nil, nil, nil)
+	for result.NextRow() { //nolint:revive // nothing is done with a row
+	}
+	if _, err := result.Close(); err != nil {
+		return classify(err, s.secrets...)
+	}
+	if conn.TxStatus() != inTransaction {
+		return fault.New(fault.Conflict, "it ended the transaction that was to be rolled back: %w", ErrTransactionEnded)
+	}
+	return nil
+}
+
+// inTransaction is the protocol's status of an open transaction that did not fail.
+const inTransaction = 'T'
+
+// transactionWords begin the statements that control transactions. COMMIT AND CHAIN
+// leaves a transaction open, but another one, so that the status does not tell.
+var transactionWords = []string{"abort", "begin", "commit", "end", "prepare", "release", "rollback", "savepoint", "start"}
+
+// EndsTransaction tells by a statement's first word whether it controls the
+// transaction it runs in. A procedure or a DO block cannot, in one that was begun.
+func EndsTransaction(sql string) bool {
+	rest := skipToStatement(sql)
+	end := strings.IndexFunc(rest, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && r != '_' && (r < '0' || r > '9') && r < 0x80
+	})
+	if end < 0 {
+		end = len(rest)
+	}
+	return slices.Contains(transactionWords, strings.ToLower(rest[:end]))
+}
+
+// skipToStatement leaves out what may stand before a statement: space, comments,
+// which nest, and empty statements.
+func skipToStatement(sql string) string {
+	for {
+		sql = strings.TrimLeft(sql, " \t\n\r\f\v;")
+		switch {
+		case strings.HasPrefix(sql, "--"):
+			end := strings.IndexAny(sql, "\r\n")
+			if end < 0 {
+				return ""
+			}
+			sql = sql[end:]
+		case strings.HasPrefix(sql, "/*"):
+			sql = skipComment(sql)
+		default:
+			return sql
+		}
+	}
+}
+
+func skipComment(sql string) string {
+	depth := 0
+	for i := 0; i+1 < len(sql); i++ {
+		switch sql[i : i+2] {
+		case "/*":
+			depth++
+			i++
+		case "*/":
+			depth--
+			i++
+		}
+		if depth == 0 {
+			return sql[i+1:]
+		}
+	}
+	return ""
 }
 
 // Close ends a session that Login opened.

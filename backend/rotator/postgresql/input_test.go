@@ -74,6 +74,9 @@ func TestCheckRoleRefuses(t *testing.T) {
 		require.True(t, strings.HasPrefix(err.Error(), c.field+": "), "%v: %v", c.values, err)
 		require.ErrorContains(t, err, c.says)
 	}
+	custom := testRole(option.Values{"member_of": "app", "verification_statements": []string{"SELECT 1", "/* */ Commit"}})
+	custom.ConnectionValues["allow_custom_statements"] = true
+	require.ErrorContains(t, New().CheckRole(nil, custom), "verification_statements: statement 2 must not begin or end a transaction")
 	require.NoError(t, New().CheckRole(nil, testRole(option.Values{"member_of": "app", "connection_limit": 5})))
 	require.Len(t, New().Warnings(testRole(option.Values{"member_of": "app", "connection_limit": 5})), 1)
 	require.Empty(t, New().Warnings(testRole(option.Values{"member_of": "app"})))

@@ -349,7 +349,7 @@ func TestProbeProvesNothing(t *testing.T) {
 	second.Current = f.current
 	second.Current = &rotator.Live{Version: second.Version, Material: second.Material}
 	_, err = r.Probe(f.ctx(), second)
-	require.True(t, fault.Is(err, fault.Target), "%v", err)
+	require.True(t, fault.Is(err, fault.Unreachable), "%v", err)
 	require.ErrorContains(t, err, "28000")
 }
 

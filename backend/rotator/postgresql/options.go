@@ -121,6 +121,9 @@ func (o *roleOptions) checkStatements(c *connectionOptions) error {
 		if strings.TrimSpace(statement) == "" || len(statement) > maxStatementBytes || strings.ContainsRune(statement, 0) {
 			return fault.Field("verification_statements", "statement %d is empty or longer than %d bytes", i+1, maxStatementBytes)
 		}
+		if postgres.EndsTransaction(statement) {
+			return fault.Field("verification_statements", "statement %d must not begin or end a transaction: what it does is rolled back", i+1)
+		}
 	}
 	return nil
 }

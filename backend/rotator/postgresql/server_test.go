@@ -85,8 +85,23 @@ func TestVerifyRefuses(t *testing.T) {
 	target = f.plan(2)
 	require.NoError(t, r.Prepare(f.ctx(), target))
 	err = r.Verify(f.ctx(), target)
+	require.True(t, fault.Is(err, fault.Conflict), "it says nothing about the user: %v", err)
 	require.ErrorContains(t, err, "verification statement 2")
 	require.ErrorContains(t, err, "42P01")
+
+	for statement, kind := range map[string]fault.Kind{
+		"SELECT 1; COMMIT": fault.Conflict, "COMMIT AND CHAIN": fault.Conflict, "SELECT pg_sleep(20)": fault.Unreachable,
+	} {
+		f.values["statement_timeout"] = 1
+		f.reopen()
+		target.Conn = f.conn
+		f.role.Values["verification_statements"] = []string{statement}
+		err = r.Verify(f.ctx(), target)
+		require.True(t, fault.Is(err, kind), "%s: %v", statement, err)
+	}
+	f.values["statement_timeout"] = 30
+	f.reopen()
+	target.Conn = f.conn
 
 	target.Material = secret.NewMap(map[string]string{"password": "wrong"})
 	require.True(t, fault.Is(r.Verify(f.ctx(), target), fault.AuthFailed))
@@ -94,7 +109,9 @@ func TestVerifyRefuses(t *testing.T) {
 	f.server.MustExec(t, "postgres", "REVOKE CONNECT ON DATABASE "+f.database+" FROM PUBLIC")
 	target = f.plan(3)
 	require.NoError(t, r.Prepare(f.ctx(), target))
-	require.ErrorContains(t, r.Verify(f.ctx(), target), "42501")
+	err = r.Verify(f.ctx(), target)
+	require.True(t, fault.Is(err, fault.Unreachable), "it says nothing about the user: %v", err)
+	require.ErrorContains(t, err, "42501")
 }
 
 func TestCheckLines(t *testing.T) {

@@ -10,7 +10,10 @@ import (
 )
 
 // Verify implements rotator.Rotator: it logs in as the user, over the path that
-// readers use, and does what the role's verification_statements say.
+// readers use, and does what the role's verification_statements say. Only what the
+// version itself is answered for is AuthFailed (the server refused its credential)
+// or Target (it is not who it should be); a failing statement is a Conflict, and
+// whatever else is in the way Unreachable.
 func (*Rotator) Verify(ctx context.Context, t *rotator.Target) error {
 	connection, err := open(t)
 	if err != nil {
@@ -44,7 +47,7 @@ func (*Rotator) Verify(ctx context.Context, t *rotator.Target) error {
 func checkIdentity(ctx context.Context, s *postgres.Session, user, group string) error {
 	var current, session string
 	if _, err := s.Row(ctx, "SELECT current_user::text, session_user::text", nil, &current, &session); err != nil {
-		return in("ask who the user is", err)
+		return in("ask who the user is", postgres.NotTheCredential(err))
 	}
 	if session != user {
 		return fault.New(fault.Target, "logged in as %s, but the session belongs to %s", quoted(user), quoted(session))
@@ -56,7 +59,8 @@ func checkIdentity(ctx context.Context, s *postgres.Session, user, group string)
 }
 
 // runStatements runs them in one transaction that is rolled back: a proof leaves
-// nothing.
+// nothing. What fails in them says that the role asks for something it does not get,
+// and not that the version is not what it should be.
 func (c *Connection) runStatements(ctx context.Context, s *postgres.Session, statements []string) error {
 	if len(statements) == 0 {
 		return nil
@@ -64,12 +68,21 @@ func (c *Connection) runStatements(ctx context.Context, s *postgres.Session, sta
 	if !c.options.AllowCustomStatements {
 		return fault.Field("verification_statements", "need allow_custom_statements=true on the connection")
 	}
-	return s.RolledBack(ctx, c.options.StatementTimeout.Std(), func(s *postgres.Session) error {
+	err := s.RolledBack(ctx, c.options.StatementTimeout.Std(), func(s *postgres.Session) error {
 		for i, statement := range statements {
-			if err := s.Exec(ctx, statement); err != nil {
-				return in(fmt.Sprintf("verification statement %d", i+1), err)
+			if err := s.ExecForeign(ctx, statement); err != nil {
+				return statementError(i+1, err)
 			}
 		}
 		return nil
 	})
+	return postgres.NotTheCredential(err)
+}
+
+func statementError(number int, err error) error {
+	kind := fault.Conflict
+	if fault.Is(err, fault.Unreachable) || postgres.Environmental(err) {
+		kind = fault.Unreachable
+	}
+	return &fault.Error{Kind: kind, Message: fmt.Sprintf("verification statement %d: %v", number, err), Err: err}
 }

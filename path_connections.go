@@ -105,8 +105,8 @@ func (b *Backend) connectionCheckPath() *framework.Path {
 				DisplayAttrs: operation("check", "connection"),
 				Examples:     []framework.RequestExample{example("", nil)},
 				Responses: answers("The result, line by line.", linesFields(), map[string]any{"lines": []any{
-					map[string]any{"check": "connect", "result": "pass", "detail": "PostgreSQL 17 at db:5432 as vault_admin"},
-					map[string]any{"check": "create", "result": "pass", "detail": "vault_admin has CREATEROLE"},
+					map[string]any{"check": "login", "result": "pass", "detail": "the server accepts the connection's user"},
+					map[string]any{"check": "create", "result": "pass", "detail": "the connection's user may create users"},
 				}}),
 			}),
 		},

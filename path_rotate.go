@@ -76,7 +76,8 @@ func (b *Backend) rollbackPath() *framework.Path {
 The version is proven to work before readers get it. Refused, with the reason, for
 one that is compromised, and for one that the target cannot bring back. The
 version rolled back from lives until its grace is over. A role that is blocked is
-unblocked by it; next_rotation stays what it was.`,
+unblocked by it; next_rotation stays what it was, unless it has passed. A second
+rollback goes one further back, not forward: name the version to return to.`,
 	}
 }
 

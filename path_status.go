@@ -49,7 +49,8 @@ func (b *Backend) statusPath() *framework.Path {
 		HelpSynopsis: "Every role at a glance, the most urgent first.",
 		HelpDescription: `
 A role's state is the first that holds of: diverged, blocked, action_required,
-overdue, failing, rotating, due, grace, ok.`,
+overdue, failing, rotating, due, grace, ok. That the mount is paused, and which
+deleted roles still have versions that are being ended, is told in warnings.`,
 	}
 }
 
@@ -108,7 +109,7 @@ func (b *Backend) status(ctx context.Context, _ *logical.Request, data *framewor
 	if err != nil {
 		return nil, err
 	}
-	return &logical.Response{Data: renderStatus(page)}, nil
+	return &logical.Response{Data: renderStatus(page), Warnings: page.Warnings}, nil
 }
 
 func (b *Backend) roleStatus(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {

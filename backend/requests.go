@@ -128,6 +128,9 @@ type StatusPage struct {
 	Roles  []RoleSummary
 	Counts map[RoleState]int
 	Next   string
+	// Warnings tell what no role's state does: a paused mount, deleted roles that
+	// are not gone yet.
+	Warnings []string
 }
 
 // RoleSummary is one role at a glance.

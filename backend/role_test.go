@@ -108,7 +108,10 @@ func TestDeletedRoleRetiresAfterGrace(t *testing.T) {
 		return err
 	}))
 	require.Len(t, warnings, 2)
-	_, err := r.Engine().Creds(context.Background(), app, backend.Actor{})
+	page, err := r.Engine().Status(context.Background(), backend.StatusQuery{})
+	require.NoError(t, err)
+	require.Equal(t, []string{"deleted roles whose last versions are being ended: app"}, page.Warnings)
+	_, err = r.Engine().Creds(context.Background(), app, backend.Actor{})
 	requireKind(t, fault.NotFound, err, "no role")
 	require.Len(t, r.marked(), 2, "readers hold them")
 	_, err = r.write(role(nil))
@@ -117,6 +120,9 @@ func TestDeletedRoleRetiresAfterGrace(t *testing.T) {
 	requireKind(t, fault.Conflict, err, "deleted, its last versions are being ended")
 	r.Wait(3 * time.Minute)
 	require.Empty(t, r.marked())
+	page, err = r.Engine().Status(context.Background(), backend.StatusQuery{})
+	require.NoError(t, err)
+	require.Empty(t, page.Warnings)
 	for key := range r.Disk.Snapshot() {
 		require.NotContains(t, key, "material/")
 		require.NotContains(t, key, "history/")

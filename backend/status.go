@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -18,10 +19,11 @@ import (
 
 // summaries keep, in memory, what status shows of every role.
 type summaries struct {
-	mu    sync.Mutex
-	by    map[string]summary
-	epoch int
-	full  bool
+	mu     sync.Mutex
+	by     map[string]summary
+	ending map[string]bool // deleted roles whose versions are not all ended
+	epoch  int
+	full   bool
 }
 
 // summary is a role's state at its last change; the word for it depends on the time.
@@ -53,12 +55,14 @@ func (m *summaries) found(s *subject) {
 
 func (m *summaries) place(s *subject) {
 	if m.by == nil {
-		m.by = map[string]summary{}
+		m.by, m.ending = map[string]summary{}, map[string]bool{}
 	}
 	if s.state.Deleted {
 		delete(m.by, s.name)
+		m.ending[s.name] = true
 		return
 	}
+	delete(m.ending, s.name)
 	m.by[s.name] = s.summary()
 }
 
@@ -66,6 +70,7 @@ func (m *summaries) drop(name string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.by, name)
+	delete(m.ending, name)
 }
 
 func (m *summaries) count() int {
@@ -85,7 +90,7 @@ func (m *summaries) reset() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.epoch++
-	m.full, m.by = false, nil
+	m.full, m.by, m.ending = false, nil, nil
 }
 
 func (m *summaries) begin() int {
@@ -98,6 +103,12 @@ func (m *summaries) complete(epoch int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.full = m.full || m.epoch == epoch
+}
+
+func (m *summaries) beingEnded() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Sorted(maps.Keys(m.ending))
 }
 
 func (m *summaries) all() []summary {
@@ -195,7 +206,7 @@ func (e *Engine) Status(ctx context.Context, q StatusQuery) (*StatusPage, error)
 			return nil, err
 		}
 	}
-	now, page := e.clock.Now(), &StatusPage{Counts: map[RoleState]int{}}
+	now, page := e.clock.Now(), &StatusPage{Counts: map[RoleState]int{}, Warnings: e.mountWarnings()}
 	var roles []summary
 	for _, s := range e.summaries.all() {
 		s = s.at(now, e.config.Load().OverdueAfter.Std())
@@ -222,6 +233,16 @@ func (e *Engine) Status(ctx context.Context, q StatusQuery) (*StatusPage, error)
 		page.Roles = append(page.Roles, s.RoleSummary)
 	}
 	return page, nil
+}
+
+func (e *Engine) mountWarnings() (out []string) {
+	if e.config.Load().Paused {
+		out = append(out, "this mount is paused: nothing acts until config has paused=false")
+	}
+	if names := e.summaries.beingEnded(); len(names) > 0 {
+		out = append(out, "deleted roles whose last versions are being ended: "+joinFirst(names, 20))
+	}
+	return out
 }
 
 func urgency(s RoleState) int { return slices.Index(RoleStates, s) }

@@ -177,7 +177,7 @@ func (w *world) badConnections() []refusal {
 		{name: "changed host without the password", path: "connections/main", body: m{"connection_url": moved}, field: "password", says: "required again"},
 		{name: "changed authority without the password", path: "connections/main", body: m{"tls_ca": ""}, field: "password", says: "required again"},
 		{name: "foreign authority", path: "connections/new", body: w.connection(m{"tls_ca": foreignCA}), field: "tls_ca"},
-		{name: "nobody listens", path: "connections/new", body: w.connection(m{"connection_url": w.elsewhere(closedPort(w.t))}), says: "could not be reached"},
+		{name: "nobody listens", path: "connections/new", body: w.connection(m{"connection_url": w.elsewhere(closedPort(w.t))}), says: "could not connect to"},
 		{name: "nobody answers", path: "connections/new", body: w.connection(m{"connection_url": w.elsewhere(silent), "connect_timeout": "1s"}), says: "did not answer in time"},
 		{name: "deleting a connection in use", method: http.MethodDelete, path: "connections/main", status: http.StatusConflict, says: w.role},
 	}

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -92,8 +94,10 @@ func classify(err error, secrets ...secret.String) error {
 		return fault.New(fault.Target, "PostgreSQL's certificate is not trusted: %s", text)
 	case strings.Contains(text, "require_auth"):
 		return fault.New(fault.Target, "PostgreSQL asked for the password in a way that is not accepted (SCRAM-SHA-256 is; see allow_weak_auth): %s", text)
+	case isNetwork(err) && isConnect(err):
+		return fault.New(fault.Unreachable, "%s", text)
 	case isNetwork(err):
-		return fault.New(fault.Unreachable, "PostgreSQL could not be reached: %s", text)
+		return fault.New(fault.Unreachable, "the connection to PostgreSQL was lost: %s", text)
 	default:
 		return fault.New(fault.Target, "PostgreSQL could not be used: %s", text)
 	}
@@ -175,19 +179,74 @@ func isTrust(err error) bool {
 	return errors.As(err, &verification) || errors.As(err, &authority) || errors.As(err, &host) || errors.As(err, &invalid)
 }
 
+func isConnect(err error) bool {
+	var connect *pgconn.ConnectError
+	return errors.As(err, &connect)
+}
+
 func isNetwork(err error) bool {
 	var netErr net.Error
 	return errors.As(err, &netErr) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) || errors.Is(err, pgconn.ErrConnClosed)
 }
 
-// driverText leaves out the driver's first words, which repeat the user name.
+// driverText says what went wrong with each host, once: the driver repeats the user
+// name, and the host for each way to try it.
 func driverText(err error) string {
 	var connect *pgconn.ConnectError
-	if errors.As(err, &connect) && connect.Unwrap() != nil {
-		err = connect.Unwrap()
+	if !errors.As(err, &connect) || connect.Unwrap() == nil {
+		return err.Error()
 	}
-	return err.Error()
+	var sentences []string
+	for _, one := range attempts(connect.Unwrap()) {
+		if sentence := attemptText(one); !slices.Contains(sentences, sentence) {
+			sentences = append(sentences, sentence)
+		}
+	}
+	return strings.Join(sentences, "; ")
+}
+
+// attempts are the errors that were joined.
+func attempts(err error) (all []error) {
+	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // a tree, walked from its root
+	if !ok {
+		return []error{err}
+	}
+	for _, one := range joined.Unwrap() {
+		all = append(all, attempts(one)...)
+	}
+	return all
+}
+
+// attemptText rewrites the driver's "address (host): cause".
+func attemptText(err error) string {
+	var (
+		lookup  *net.DNSError
+		op      *net.OpError
+		syscall *os.SyscallError
+	)
+	if errors.As(err, &lookup) {
+		return "could not look up " + lookup.Name + ": " + lookup.Err
+	}
+	text := err.Error()
+	address, rest, ok := strings.Cut(text, " (")
+	host, cause, found := strings.Cut(rest, "): ")
+	if !ok || !found {
+		return text
+	}
+	switch {
+	case isDone(err):
+		cause = "no answer"
+	case errors.As(err, &op) && op.Op == "dial" && op.Err != nil:
+		cause = op.Err.Error()
+		if errors.As(op.Err, &syscall) {
+			cause = syscall.Err.Error()
+		}
+	}
+	if name, _, err := net.SplitHostPort(address); err == nil && name != host {
+		address += " (" + host + ")"
+	}
+	return "could not connect to " + address + ": " + cause
 }
 
 // credentialPattern matches what PostgreSQL stores for a password.

@@ -287,6 +287,27 @@ func TestEnvironmentDoesNotLeak(t *testing.T) {
 	require.True(t, fault.Is(err, fault.AuthFailed), "no password from ~/.pgpass: %v", err)
 }
 
+// What is wrong is said once, whatever the ways to try a host.
+func TestUnreachableIsSaidOnce(t *testing.T) {
+	for url, says := range map[string]string{
+		"127.0.0.1:1/x?sslmode=disable":               "could not connect to 127.0.0.1:1: connection refused",
+		"127.0.0.1:1/x":                               "could not connect to 127.0.0.1:1: connection refused",
+		"[::1]:1,127.0.0.1:2/x?sslmode=prefer":        "could not connect to [::1]:1: connection refused; could not connect to 127.0.0.1:2: connection refused",
+		"no-such-host.invalid,no-such-host.invalid/x": "could not look up no-such-host.invalid: no such host",
+		"localhost:1/x?sslmode=verify-full":           "could not connect to 127.0.0.1:1 (localhost): connection refused",
+	} {
+		db := open(t, func(c *postgres.Config) {
+			c.Address = config(t, "postgres://"+url).Address
+			if !strings.Contains(url, "::1") {
+				c.Dial = func(ctx context.Context, _, address string) (net.Conn, error) {
+					return new(net.Dialer).DialContext(ctx, "tcp4", address)
+				}
+			}
+		})
+		require.EqualError(t, db.Ping(bounded(t)), says)
+	}
+}
+
 func TestUnreachable(t *testing.T) {
 	t.Run("nobody listens", func(t *testing.T) {
 		db := open(t, func(c *postgres.Config) {
@@ -309,6 +330,7 @@ func TestUnreachable(t *testing.T) {
 		start := time.Now()
 		err = db.Ping(bounded(t))
 		require.True(t, fault.Is(err, fault.Unreachable), "%v", err)
+		require.Regexp(t, `^PostgreSQL did not answer in time: could not connect to [0-9.]+:[0-9]+: no answer$`, err.Error())
 		require.Less(t, time.Since(start), 10*time.Second)
 	})
 	t.Run("the server goes down and comes back", func(t *testing.T) {

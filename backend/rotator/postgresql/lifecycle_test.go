@@ -223,6 +223,19 @@ func TestDestroyLeavesWhatItMustNotDrop(t *testing.T) {
 		require.Contains(t, progress.Left, "granted to it")
 		require.Contains(t, progress.Left, f.database)
 	})
+	t.Run("what others granted in many databases", func(t *testing.T) {
+		f := newFixture(t, false)
+		first := f.prepared(1)
+		for i := range 10 { // each name takes its full length
+			name := f.id + strings.Repeat("x", 58-len(f.id)) + "_" + string(rune('a'+i))
+			require.NoError(t, f.server.CreateDatabase(t.Context(), name, ""))
+			f.server.MustExec(t, name, "CREATE TABLE theirs (id int)", "GRANT SELECT ON theirs TO "+pgtest.Ident(first.Version.Identifier))
+		}
+		progress, err := r.Retire(f.ctx(), first, rotator.Destroy)
+		require.NoError(t, err)
+		require.Contains(t, progress.Left, "granted to it")
+		require.Less(t, len(progress.Left), 510)
+	})
 	t.Run("a database that does not let the administrator in", func(t *testing.T) {
 		f, first, other := owning(t, false)
 		f.server.MustExec(t, "postgres", "REVOKE CONNECT ON DATABASE "+other+" FROM PUBLIC")

@@ -25,7 +25,7 @@ func (*Rotator) Probe(ctx context.Context, t *rotator.Target) (rotator.Proof, er
 	s, err := connection.DB.Login(ctx, t.Version.Identifier, password)
 	if err == nil {
 		s.Close()
-		return rotator.Proof{Result: fmt.Sprintf("the login of %s is still accepted", quoted(t.Version.Identifier))}, nil
+		return rotator.Proof{Result: bounded(fmt.Sprintf("the login of %s is still accepted", quoted(t.Version.Identifier)))}, nil
 	}
 	code := postgres.Code(err)
 	if !fault.Is(err, fault.AuthFailed) {
@@ -35,8 +35,8 @@ func (*Rotator) Probe(ctx context.Context, t *rotator.Target) (rotator.Proof, er
 	if err != nil {
 		return rotator.Proof{}, notAProof(err)
 	}
-	return rotator.Proof{Dead: true, Result: fmt.Sprintf("PostgreSQL refused %s (SQLSTATE %s) and accepted %s a moment later",
-		quoted(t.Version.Identifier), code, quoted(witness))}, nil
+	return rotator.Proof{Dead: true, Result: bounded(fmt.Sprintf("PostgreSQL refused %s (SQLSTATE %s) and accepted %s a moment later",
+		quoted(t.Version.Identifier), code, quoted(witness)))}, nil
 }
 
 // accepted logs in as the witness: the current version, or, where none can be

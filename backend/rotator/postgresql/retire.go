@@ -23,7 +23,7 @@ func (*Rotator) Retire(ctx context.Context, t *rotator.Target, stage rotator.Sta
 		return progress, err
 	}
 	err = r.destroy(ctx, &progress)
-	return progress, err
+	return boundedProgress(progress), err
 }
 
 // Discard implements rotator.Rotator. A user of that name that is not ours means
@@ -35,13 +35,13 @@ func (*Rotator) Discard(ctx context.Context, t *rotator.Target) (rotator.Progres
 	}
 	progress, gone, err := r.disable(ctx)
 	if r.foreign != nil {
-		return rotator.Progress{Left: r.foreign.Error()}, nil
+		return boundedProgress(rotator.Progress{Left: r.foreign.Error()}), nil
 	}
 	if err != nil || gone || progress.NotYet != "" {
 		return progress, err
 	}
 	err = r.destroy(ctx, &progress)
-	return progress, err
+	return boundedProgress(progress), err
 }
 
 // retirement ends one user.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
@@ -101,3 +102,18 @@ func in(step string, err error) error {
 
 // quoted is an identifier in a sentence.
 func quoted(name string) string { return postgres.Ident(name) }
+
+// maxText bounds what is stored of a text that names objects of the server.
+const maxText = 500
+
+func bounded(text string) string {
+	if len(text) <= maxText {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxText], "") + "..."
+}
+
+func boundedProgress(p rotator.Progress) rotator.Progress {
+	p.NotYet, p.Left = bounded(p.NotYet), bounded(p.Left)
+	return p
+}

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 )
 
 // cache holds what readers get, ready to hand out: a read takes no lock of a role
@@ -21,10 +23,13 @@ type cache struct {
 
 // snapshot is a role as readers see it; it never changes.
 type snapshot struct {
+	kind     string
 	current  *rendered
 	versions map[int]*rendered // current and retiring
 	next     time.Time
 	inPlace  bool
+	role     *rotator.Role
+	live     []rotator.Live // with material, for kinds that put it to use
 	warnings []string
 }
 

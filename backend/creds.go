@@ -101,20 +101,30 @@ func (e *Engine) render(ctx context.Context, s *subject) (*snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	snap := &snapshot{versions: map[int]*rendered{}, next: s.state.NextRotation, warnings: s.warnings()}
+	snap := &snapshot{kind: s.role.Type, versions: map[int]*rendered{}, next: s.state.NextRotation, warnings: s.warnings()}
+	conn, err := e.store.Connection(ctx, s.role.Connection)
+	if err != nil {
+		return nil, err
+	}
+	snap.role = roleView(s.role, conn)
 	if p, ok := kind.(rotator.InPlace); ok {
-		snap.inPlace = p.InPlace(roleView(s.role, nil))
+		snap.inPlace = p.InPlace(snap.role)
 	}
 	for i := range s.state.Versions {
 		v := &s.state.Versions[i]
 		if !v.State.Live() || v.State == rotation.Retiring && !v.RetireBegun.IsZero() {
 			continue
 		}
-		r, err := e.renderVersion(ctx, s, kind, v)
+		material, err := e.store.Material(ctx, s.name, v.Number)
+		if err != nil {
+			return nil, err
+		}
+		r, err := e.renderVersion(s, kind, &rotator.Target{Role: snap.role, Version: *v, Material: material, Now: e.clock.Now()})
 		if err != nil {
 			return nil, err
 		}
 		snap.versions[v.Number] = r
+		snap.live = append(snap.live, rotator.Live{Version: *v, Material: material})
 		if v.Number == s.state.Current {
 			snap.current = r
 		}
@@ -122,11 +132,10 @@ func (e *Engine) render(ctx context.Context, s *subject) (*snapshot, error) {
 	return snap, nil
 }
 
-func (e *Engine) renderVersion(ctx context.Context, s *subject, kind rotator.Rotator, v *rotation.Version) (*rendered, error) {
-	t, err := e.renderTarget(ctx, s, v)
-	if err != nil {
-		return nil, err
-	}
+// renderVersion needs no open connection: reading credentials works while the
+// database is away.
+func (e *Engine) renderVersion(s *subject, kind rotator.Rotator, t *rotator.Target) (*rendered, error) {
+	v := &t.Version
 	data, err := kind.Render(t)
 	if err != nil {
 		return nil, fmt.Errorf("render version %d of %s: %w", v.Number, s.name, err)
@@ -140,18 +149,27 @@ func (e *Engine) renderVersion(ctx context.Context, s *subject, kind rotator.Rot
 	return &rendered{version: v.Number, state: string(v.State), grace: grace, retireAt: v.RetireAt, data: data}, nil
 }
 
-// renderTarget is a target without an open connection: reading credentials works
-// while the database is away.
-func (e *Engine) renderTarget(ctx context.Context, s *subject, v *rotation.Version) (*rotator.Target, error) {
-	material, err := e.store.Material(ctx, s.name, v.Number)
+// Use puts a role's live versions to use, for kinds that sign or encrypt with them.
+// Like reading, it takes no lock of the role and, from the cache, no storage.
+func (e *Engine) Use(ctx context.Context, name string, request any) (answer any, err error) {
+	snap, err := e.snapshot(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := e.store.Connection(ctx, s.role.Connection)
-	if err != nil {
-		return nil, err
+	typ, ok := e.rotators[snap.kind].(rotator.LiveUser)
+	if !ok {
+		return nil, fault.New(fault.Invalid, "role %q is of type %s, whose versions are read and not used here", name, snap.kind)
 	}
-	return &rotator.Target{Role: roleView(s.role, conn), Version: *v, Material: material, Now: e.clock.Now()}, nil
+	live := &rotator.LiveVersions{Role: snap.role, All: snap.live, Now: e.clock.Now()}
+	for i := range snap.live {
+		if snap.live[i].Version.State == rotation.Current {
+			live.Current = &snap.live[i]
+		}
+	}
+	if live.Current == nil {
+		return nil, fault.New(fault.NotFound, "role %q has no current version yet", name)
+	}
+	return typ.Use(ctx, live, request)
 }
 
 // warnings are what a reader should know.

@@ -80,10 +80,11 @@ func (e *Engine) mergeRole(ctx context.Context, before *store.Role, w Write) (*s
 		role.Connection, role.Values, role.CreatedTime, role.Policy = before.Connection, maps.Clone(before.Values), before.CreatedTime, before.Policy
 	}
 	shared, own := split(RoleOptions(), given)
-	if err := e.mergePolicy(kind, role, shared); err != nil {
+	if err := mergeValues(k.Options, k.Name, role.Values, own); err != nil {
 		return nil, nil, err
 	}
-	if err := mergeValues(k.Options, k.Name, role.Values, own); err != nil {
+	// After the kind's own values: whether grace applies may depend on them.
+	if err := e.mergePolicy(kind, role, shared); err != nil {
 		return nil, nil, err
 	}
 	if before != nil {

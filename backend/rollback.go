@@ -91,11 +91,15 @@ func (e *Engine) notEligible(ctx context.Context, s *subject, v *rotation.Versio
 	if !ok {
 		return "its retirement has begun, and this type cannot bring a version back"
 	}
-	t, err := e.renderTarget(ctx, s, v)
+	material, err := e.store.Material(ctx, s.name, v.Number)
 	if err != nil {
 		return "its material could not be read"
 	}
-	return restorer.Restorable(t)
+	conn, err := e.store.Connection(ctx, s.role.Connection)
+	if err != nil {
+		return "its connection could not be read"
+	}
+	return restorer.Restorable(&rotator.Target{Role: roleView(s.role, conn), Version: *v, Material: material, Now: e.clock.Now()})
 }
 
 func joinFirst(texts []string, most int) string {

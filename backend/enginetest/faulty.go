@@ -100,6 +100,27 @@ func (f *Faulty) AnnounceAhead(r *rotator.Role) time.Duration {
 	return 0
 }
 
+// PrepareIsIrreversible implements rotator.Irreversible where the wrapped kind does.
+func (f *Faulty) PrepareIsIrreversible(r *rotator.Role) bool {
+	i, ok := f.full.(rotator.Irreversible)
+	return ok && i.PrepareIsIrreversible(r)
+}
+
+// InPlace implements rotator.InPlace where the wrapped kind does.
+func (f *Faulty) InPlace(r *rotator.Role) bool {
+	i, ok := f.full.(rotator.InPlace)
+	return ok && i.InPlace(r)
+}
+
+// Use implements rotator.LiveUser where the wrapped kind does.
+func (f *Faulty) Use(ctx context.Context, live *rotator.LiveVersions, request any) (any, error) {
+	u, ok := f.full.(rotator.LiveUser)
+	if !ok {
+		return nil, fault.New(fault.Invalid, "this type has nothing to use")
+	}
+	return u.Use(ctx, live, request)
+}
+
 // FaultyConnection wraps a connection type likewise.
 type FaultyConnection struct {
 	rotator.ConnectionKind

@@ -242,6 +242,23 @@ type InPlace interface {
 	InPlace(r *Role) bool
 }
 
+// LiveUser puts live versions to use inside Vault: signs with them, encrypts. It
+// makes no call outside, and runs beside any rotation.
+type LiveUser interface {
+	// Use answers a request of the kind's own making; request and answer are types
+	// that the kind and its paths share.
+	Use(ctx context.Context, live *LiveVersions, request any) (answer any, err error)
+}
+
+// LiveVersions are what may be put to use: the current version makes, the others
+// may still check or undo what they made.
+type LiveVersions struct {
+	Role    *Role
+	Current *Live
+	All     []Live // the current one among them, by ascending number
+	Now     time.Time
+}
+
 // Warner adds sentences to the answer of a role write.
 type Warner interface {
 	Warnings(r *Role) []string

@@ -3,8 +3,10 @@ package rotatortest
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
@@ -31,6 +33,8 @@ type memoryRole struct {
 	ByHand   bool              `json:"by_hand"`
 	Destroy  rotation.Duration `json:"destroy_after"`
 	Fixed    string            `json:"fixed"`
+	Forward  bool              `json:"irreversible"`
+	InPlace  bool              `json:"in_place"`
 }
 
 var memoryOptions = option.Set{
@@ -38,6 +42,8 @@ var memoryOptions = option.Set{
 	{Name: "announce", Type: option.Duration, Default: int64(0), Help: "Keeps a standby version this long ahead."},
 	{Name: "by_hand", Type: option.Bool, Default: false, Help: "New versions wait for a person."},
 	{Name: "destroy_after", Type: option.Duration, Default: int64(0), Help: "How long a disabled user is kept."},
+	{Name: "irreversible", Type: option.Bool, Default: false, Help: "What is prepared cannot be undone."},
+	{Name: "in_place", Type: option.Bool, Default: false, Help: "One credential, changed where it stands."},
 	{Name: "fixed", Type: option.String, Default: "", Help: "Cannot be changed.", Immutable: true},
 }
 
@@ -143,6 +149,10 @@ func (m *Memory) Retire(_ context.Context, t *rotator.Target, stage rotator.Stag
 			delete(users, t.Version.Identifier)
 			return nil
 		}
+		if m.World.busy {
+			p.NotYet, p.AskAgain = "somebody is busy", 30*time.Second
+			return nil
+		}
 		p.SessionsEnded, p.DestroyAfter = u.Sessions, r.Destroy.Std()
 		u.Enabled, u.Sessions = false, 0
 		return nil
@@ -220,6 +230,51 @@ func (m *Memory) AnnounceAhead(r *rotator.Role) time.Duration {
 		return 0
 	}
 	return decoded.Announce.Std()
+}
+
+// PrepareIsIrreversible implements rotator.Irreversible.
+func (m *Memory) PrepareIsIrreversible(r *rotator.Role) bool {
+	decoded, err := decode(r)
+	return err == nil && decoded.Forward
+}
+
+// InPlace implements rotator.InPlace; that the credential is one is left to the
+// imagination.
+func (m *Memory) InPlace(r *rotator.Role) bool {
+	decoded, err := decode(r)
+	return err == nil && decoded.InPlace
+}
+
+// Use implements rotator.LiveUser: it seals a text with the current version, or
+// opens one that any live version sealed.
+func (m *Memory) Use(_ context.Context, live *rotator.LiveVersions, request any) (any, error) {
+	switch r := request.(type) {
+	case Seal:
+		return Open{Version: live.Current.Version.Number, Text: seal(live.Current, string(r))}, nil
+	case Open:
+		for i := range live.All {
+			if text, ok := strings.CutPrefix(r.Text, seal(&live.All[i], "")); ok {
+				return Seal(text), nil
+			}
+		}
+		return nil, fault.New(fault.Invalid, "no live version sealed this")
+	default:
+		return nil, fmt.Errorf("not a request of this kind: %T", request)
+	}
+}
+
+// Seal asks Memory.Use to seal a text; it is the answer to Open.
+type Seal string
+
+// Open asks Memory.Use to open what it sealed; it is the answer to Seal.
+type Open struct {
+	Version int
+	Text    string
+}
+
+// seal stands in for cryptography: what matters is whose material it takes.
+func seal(v *rotator.Live, text string) string {
+	return fmt.Sprintf("%x:%s", sha256.Sum256([]byte(v.Material["password"].Reveal())), text)
 }
 
 // MemoryConnection is the connection type of the in-memory kind.

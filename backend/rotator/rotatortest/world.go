@@ -18,6 +18,8 @@ type World struct {
 	down bool
 	// refuse lets logins of new users fail, for rotations that cannot be verified.
 	refuse bool
+	// busy lets nothing be ended yet.
+	busy bool
 }
 
 // User is one object in the world.
@@ -43,6 +45,13 @@ func (w *World) SetRefuse(refuse bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.refuse = refuse
+}
+
+// SetBusy makes Retire answer "not yet".
+func (w *World) SetBusy(busy bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.busy = busy
 }
 
 // Users is a copy of what exists.

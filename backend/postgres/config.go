@@ -37,7 +37,7 @@ type Config struct {
 	PrivateKey  secret.String
 	ServerName  string
 
-	// MaxOpen bounds the connections of the administrator; at least 2, because a
+	// MaxOpen bounds the connections of the administrator, all told; at least 2, because a
 	// lock is held on one while another works in a further database.
 	MaxOpen     int
 	MaxIdle     int
@@ -80,6 +80,17 @@ func (c *Config) Check() error {
 	}
 	_, err := c.tlsBase()
 	return err
+}
+
+// beside is how many of MaxOpen are kept for connections beside the pool: one for
+// work in a further database, of which there is one at a time, under the lock; and
+// where there are enough, one for logins that prove the administrator's credential,
+// which would otherwise wait for that work.
+func (c *Config) beside() int {
+	if c.MaxOpen > 2 {
+		return 2
+	}
+	return 1
 }
 
 func (c *Config) tlsBase() (*tls.Config, error) {

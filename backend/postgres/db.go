@@ -24,7 +24,7 @@ type DB struct {
 	ctx   context.Context
 	end   context.CancelFunc
 	conns *tracker
-	// side admits one connection beside the pool's at a time.
+	// side admits the connections beside the pool's.
 	side chan struct{}
 
 	mu     sync.Mutex
@@ -38,7 +38,7 @@ func Open(c Config) (*DB, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
-	db := &DB{config: c, conns: newTracker(c.Dial), side: make(chan struct{}, 1)}
+	db := &DB{config: c, conns: newTracker(c.Dial), side: make(chan struct{}, c.beside())}
 	db.ctx, db.end = context.WithCancel(context.Background())
 	return db, nil
 }
@@ -89,6 +89,16 @@ func (db *DB) connect(ctx context.Context, l login) (*pgx.Conn, error) {
 	return conn, classify(err, l.password)
 }
 
+// besides waits for a place for one connection beside the pool's.
+func (db *DB) besides(ctx context.Context) (leave func(), err error) {
+	select {
+	case db.side <- struct{}{}:
+		return func() { <-db.side }, nil
+	case <-ctx.Done():
+		return nil, classify(ctx.Err())
+	}
+}
+
 func (db *DB) adminLogin(database string) login {
 	return login{user: db.config.Username, password: db.config.Password, database: database, settings: db.config.adminSettings()}
 }
@@ -98,6 +108,11 @@ func (db *DB) adminLogin(database string) login {
 func (db *DB) Ping(ctx context.Context) error {
 	ctx, cancel := db.bound(ctx)
 	defer cancel()
+	leave, err := db.besides(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	conn, err := db.connect(ctx, db.adminLogin(db.config.Address.Database))
 	if err != nil {
 		return err
@@ -151,6 +166,11 @@ func (db *DB) lockDatabase(ctx context.Context) (string, error) {
 
 // enter logs in as the administrator, and out again.
 func (db *DB) enter(ctx context.Context, database string) error {
+	leave, err := db.besides(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	conn, err := db.connect(ctx, db.adminLogin(database))
 	if err == nil {
 		closeQuietly(conn)
@@ -186,7 +206,7 @@ func (db *DB) admin(ctx context.Context) (*pgxpool.Pool, error) {
 		return nil, err
 	}
 	config.ConnConfig.DialFunc = db.conns.dial
-	config.MaxConns = int32(db.config.MaxOpen - 1) // one is left for side
+	config.MaxConns = int32(db.config.MaxOpen - db.config.beside())
 	config.MinConns, config.MinIdleConns = 0, 0
 	config.MaxConnLifetime = db.config.MaxLifetime
 	if config.MaxConnLifetime == 0 {
@@ -212,12 +232,11 @@ func errClosed() error {
 func (db *DB) InDatabase(ctx context.Context, name string, lockTimeout time.Duration, do func(context.Context, *Session) error) error {
 	ctx, cancel := db.bound(ctx)
 	defer cancel()
-	select {
-	case db.side <- struct{}{}:
-		defer func() { <-db.side }()
-	case <-ctx.Done():
-		return classify(ctx.Err())
+	leave, err := db.besides(ctx)
+	if err != nil {
+		return err
 	}
+	defer leave()
 	l := db.adminLogin(name)
 	l.settings = maps.Clone(l.settings)
 	l.settings["lock_timeout"] = milliseconds(lockTimeout)

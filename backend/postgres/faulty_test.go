@@ -38,6 +38,45 @@ func (c *faultyConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// openConns is a network that counts its open connections.
+type openConns struct {
+	mu        sync.Mutex
+	now, peak int
+}
+
+func (o *openConns) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	o.add(1)
+	conn, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err != nil {
+		o.add(-1)
+		return nil, err
+	}
+	return &countedConn{Conn: conn, closed: sync.OnceFunc(func() { o.add(-1) })}, nil
+}
+
+func (o *openConns) add(n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.now += n
+	o.peak = max(o.peak, o.now)
+}
+
+func (o *openConns) most() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.peak
+}
+
+type countedConn struct {
+	net.Conn
+	closed func()
+}
+
+func (c *countedConn) Close() error {
+	defer c.closed()
+	return c.Conn.Close()
+}
+
 // forward makes the server reachable at another loopback address.
 func forward(t testing.TB, host string, port int) {
 	t.Helper()

@@ -507,3 +507,30 @@ func TestExecForeign(t *testing.T) {
 	}
 	require.Equal(t, "0", s.MustQuery(t, "postgres", "SELECT count(*)::text FROM pg_tables WHERE tablename = 'foreign_left'"), "nothing is left")
 }
+
+// Whatever is done at a time, the administrator's connections are bounded.
+func TestMaxOpen(t *testing.T) {
+	for _, most := range []int{2, 3, 4} {
+		var counted openConns
+		db := open(t, func(c *postgres.Config) { c.MaxOpen, c.MaxIdle, c.Dial = most, 1, counted.dial })
+		nothing := func(context.Context, *postgres.Session) error { return nil }
+		var wg sync.WaitGroup
+		errs := make(chan error, 40)
+		for range 10 {
+			wg.Go(func() { errs <- db.Ping(bounded(t)) })
+			wg.Go(func() { errs <- db.Read(bounded(t), nothing) })
+			wg.Go(func() { errs <- db.WithLock(bounded(t), nothing) })
+			wg.Go(func() {
+				errs <- db.WithLock(bounded(t), func(ctx context.Context, _ *postgres.Session) error {
+					return db.InDatabase(ctx, "template1", time.Second, nothing)
+				})
+			})
+		}
+		wg.Wait()
+		close(errs)
+		for err := range errs {
+			require.NoError(t, err)
+		}
+		require.LessOrEqual(t, counted.most(), most)
+	}
+}

@@ -22,7 +22,7 @@ var connectionOptionSet = option.Set{
 	{Name: "tls_certificate", Type: option.String, Address: true, Help: "Client certificate, in PEM form."},
 	{Name: "private_key", Type: option.String, Secret: true, Help: "Key of tls_certificate, in PEM form."},
 	{Name: "tls_server_name", Type: option.String, Address: true, Help: "Name to expect in the server's certificate. Default: the host's."},
-	{Name: "max_open_connections", Type: option.Int, Default: int64(4), Help: "Most connections of the administrator at a time; at least 2."},
+	{Name: "max_open_connections", Type: option.Int, Default: int64(4), Help: "Most connections of the administrator at a time, all told; at least 2. Logins as a role's own users, to verify and to probe them, are not counted."},
 	{Name: "max_idle_connections", Type: option.Int, Default: int64(1), Help: "Most connections kept open between uses."},
 	{Name: "max_connection_lifetime", Type: option.Duration, Default: int64(0), Help: "How long a connection is used; 0 for no limit."},
 	{Name: "connect_timeout", Type: option.Duration, Default: int64(5), Help: "How long to wait for a host to accept a login."},

@@ -208,7 +208,7 @@ func driverText(err error) string {
 
 // attempts are the errors that were joined.
 func attempts(err error) (all []error) {
-	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // a tree, walked from its root
+	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return []error{err}
 	}

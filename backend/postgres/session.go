@@ -182,7 +182,8 @@ func (s *Session) ExecForeign(ctx context.Context, sql string) error {
 	}
 	conn := s.conn.PgConn()
 	result := conn.ExecParams(ctx, sql, nil, nil, nil, nil)
-	for result.NextRow() { //nolint:revive // nothing is done with a row
+	for result.NextRow() {
+		continue // nothing is done with a row
 	}
 	if _, err := result.Close(); err != nil {
 		return classify(err, s.secrets...)

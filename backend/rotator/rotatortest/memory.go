@@ -128,7 +128,7 @@ func (m *Memory) Verify(_ context.Context, t *rotator.Target) error {
 	refuse := m.World.refuse
 	m.World.mu.Unlock()
 	if refuse {
-		return fault.New(fault.Target, "the check query failed")
+		return fault.New(fault.Conflict, "the check query failed")
 	}
 	return m.World.Login(t.Version.Identifier, t.Material["password"].Reveal())
 }

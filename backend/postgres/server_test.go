@@ -445,26 +445,29 @@ func TestCloseIsBoundedAndLeavesNothing(t *testing.T) {
 // A change of ours is waited for, also when it takes longer than a stranger may
 // hold the lock; what is urgent goes on without.
 func TestLockOfOurOwn(t *testing.T) {
-	one, other := open(t, nil), open(t, nil)
+	patient := func(c *postgres.Config) { c.StatementTimeout = 2 * time.Minute }
+	one, other := open(t, patient), open(t, patient)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	nothing := func(context.Context, *postgres.Session) error { return nil }
+	question := func(ctx context.Context, s *postgres.Session) error { return s.Exec(ctx, "SELECT 1") }
+	require.NoError(t, other.WithLock(ctx, nothing))
 	inside, release, done := make(chan struct{}), make(chan struct{}), make(chan error, 2)
 	go func() {
-		done <- one.WithLock(bounded(t), func(context.Context, *postgres.Session) error {
+		done <- one.WithLock(ctx, func(context.Context, *postgres.Session) error {
 			close(inside)
 			<-release
 			return nil
 		})
 	}()
 	<-inside
-	go func() {
-		done <- other.WithLock(bounded(t), func(context.Context, *postgres.Session) error { return nil })
-	}()
+	go func() { done <- other.WithLock(ctx, nothing) }()
 	begin := time.Now()
-	short, cancel := context.WithTimeout(bounded(t), 2*time.Second)
-	defer cancel()
-	require.NoError(t, other.Urgent(short, func(ctx context.Context, s *postgres.Session) error { return s.Exec(ctx, "SELECT 1") }),
-		"within the call's own deadline")
-	require.NoError(t, other.Urgent(bounded(t), func(ctx context.Context, s *postgres.Session) error { return s.Exec(ctx, "SELECT 1") }))
-	require.NoError(t, other.UrgentTrial(bounded(t), func(ctx context.Context, s *postgres.Session) error { return s.Exec(ctx, "SELECT 1") }))
+	short, cancelShort := context.WithTimeout(ctx, 5*time.Second)
+	defer cancelShort()
+	require.NoError(t, other.Urgent(short, question), "within the call's own deadline")
+	require.NoError(t, other.Urgent(ctx, question))
+	require.NoError(t, other.UrgentTrial(ctx, question))
 	require.Greater(t, time.Since(begin), 5*time.Second)
 	close(release)
 	require.NoError(t, <-done)

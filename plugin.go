@@ -80,7 +80,9 @@ func assemble(ctx context.Context, conf *logical.BackendConfig, k kinds) (*Backe
 		Clean:          func(context.Context) { engine.Close() }, //nolint:contextcheck // it ends the engine's own context
 		Invalidate:     func(_ context.Context, key string) { engine.Invalidate(key) },
 	}
-	return b, b.Setup(ctx, conf)
+	cached := *conf
+	cached.System = &recentState{SystemView: conf.System}
+	return b, b.Setup(ctx, &cached)
 }
 
 // paths lists every path, in the order in which the documentation tells of them. No

@@ -2,6 +2,8 @@ package rotationsecrets
 
 import (
 	"context"
+	"sync"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -12,6 +14,31 @@ import (
 // system shows the engine the part of Vault's system view that it needs. For an
 // external plugin each call is a call to Vault's own process.
 type system struct{ view logical.SystemView }
+
+// recentState answers ReplicationState from memory for a moment. The framework asks
+// for it before every operation, and over the plugin protocol that is a call into
+// Vault's process: a seventh of what reading credentials costs. The engine itself
+// asks the uncached view; a node that changed its part a moment ago is stopped by
+// storage, which refuses its writes.
+type recentState struct {
+	logical.SystemView
+	mu    sync.Mutex
+	state consts.ReplicationState
+	asked time.Time
+}
+
+// stateAge is for how long a replication state is taken for true.
+const stateAge = time.Second
+
+// ReplicationState implements logical.SystemView.
+func (r *recentState) ReplicationState() consts.ReplicationState {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now := time.Now(); r.asked.IsZero() || now.Sub(r.asked) > stateAge { //nolint:forbidigo // Vault's own view of itself
+		r.state, r.asked = r.SystemView.ReplicationState(), now
+	}
+	return r.state
+}
 
 // Writable tells whether this node may change storage and the world outside:
 // it is the active node of the cluster that owns the mount, and the mount is not

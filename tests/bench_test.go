@@ -47,7 +47,7 @@ func benchRole(b *testing.B, vault *vaulttest.Server) {
 	require.NoError(b, vault.RegisterPlugin(ctx, binary))
 	require.NoError(b, vault.Mount(ctx, "rotation"))
 	db := pgtest.Shared(b)
-	db.MustExec(b, "postgres", "CREATE ROLE bench_group")
+	db.MustExec(b, "postgres", "DROP ROLE IF EXISTS bench_group", "CREATE ROLE bench_group")
 	client := vault.Client()
 	write := func(path string, data map[string]any) {
 		_, err := client.Logical().WriteWithContext(ctx, path, data)

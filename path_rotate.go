@@ -166,7 +166,7 @@ func rotationResponse(role string, r *rotation.Rotation, err error) (*logical.Re
 	resp := &logical.Response{Data: renderRotation(r)}
 	switch {
 	case r.Outcome == rotation.Superseded:
-		resp.AddWarning(fmt.Sprintf("rotation %s was superseded by an emergency; see status/%s", r.ID, role))
+		resp.AddWarning(fmt.Sprintf("rotation %s was superseded by an emergency or a rollback; see status/%s", r.ID, role))
 	case r.Held != "":
 		resp.AddWarning(fmt.Sprintf("rotation %s is held for an operator: %s", r.ID, r.Held))
 	case r.Outcome == "":

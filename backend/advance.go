@@ -209,9 +209,6 @@ func (e *Engine) activate(ctx context.Context, s *subject) error {
 		if err := s.state.Activate(now, s.role.Policy.Grace); err != nil {
 			return err
 		}
-		if r.Trigger == rotation.Emergency {
-			s.state.KillNow(now)
-		}
 		s.dirtyIncidents()
 		return nil
 	})

@@ -52,7 +52,7 @@ func (e *Engine) begin(ctx context.Context, s *subject, i rotation.Intent) error
 	if postponed, err := e.lookBefore(ctx, s, i); postponed || err != nil {
 		return err
 	}
-	if standby := s.state.StandbyVersion(); i.Version == 0 && standby != nil && i.Attempt == 1 {
+	if standby := s.state.StandbyVersion(); i.Version == 0 && standby != nil && i.Attempt == 1 && !i.Reconcile {
 		i.Version = standby.Number // a further attempt takes fresh material
 	}
 	if i.Version != 0 {
@@ -138,14 +138,14 @@ func (s *subject) wants(i rotation.Intent) bool {
 	return s.state.Intent != nil && s.state.Intent.ID == i.ID
 }
 
-// lookBefore asks, before a scheduled or manual rotation, whether the world
+// lookBefore asks, before a first, scheduled or manual rotation, whether the world
 // outside is as the journal knows it and whether the rotation can go well. A reason
 // against it postpones the schedule, and ends a request: no attempt is counted.
 func (e *Engine) lookBefore(ctx context.Context, s *subject, i rotation.Intent) (postponed bool, err error) {
 	if i.Trigger == rotation.Emergency || i.Trigger == rotation.Rollback {
 		return false, nil
 	}
-	if i.Trigger != rotation.Initial && i.Trigger != rotation.Import {
+	if i.Trigger != rotation.Initial && i.Trigger != rotation.Import && !i.Reconcile {
 		found, err := e.survey(ctx, s)
 		if err == nil && found != nil {
 			return true, e.diverge(ctx, s, found)
@@ -196,8 +196,9 @@ func (e *Engine) postpone(ctx context.Context, s *subject, i rotation.Intent, re
 			s.state.Intent.At = s.state.Postponed.At
 		case i.Trigger == rotation.Scheduled:
 			s.state.Postponed = attention(s.state.Postponed, now, reason, 0, true)
-		default: // who asked for it is told, and that is all
-			s.state.Intent = nil
+		default: // who asked for it is told, and that is all: nothing has changed
+			s.state.Intent, s.state.Replaced = s.state.Replaced, nil
+			return nil
 		}
 		s.state.Emit(rotation.Event{ID: i.ID + "/rotation.postponed", Type: "rotation.postponed", Time: now, Data: map[string]string{"reason": reason}})
 		return nil
@@ -215,7 +216,7 @@ func (e *Engine) waitForPerson(ctx context.Context, s *subject, i rotation.Inten
 		if s.state.InFlight != nil || s.state.Deleted || !s.wants(i) {
 			return errStale
 		}
-		s.state.Intent, s.state.ActionRequired = nil, what
+		s.state.Intent, s.state.ActionRequired, s.state.Blocked = nil, what, ""
 		s.state.Emit(rotation.Event{ID: i.ID + "/action.required", Type: "action.required", Time: e.clock.Now(), Data: map[string]string{"what": what}})
 		return nil
 	})

@@ -152,7 +152,7 @@ func conflictDiverged(s *subject) error {
 	return fault.New(fault.Conflict, "the role is diverged: %s; write reconcile/%s with action=remint", s.state.Divergence.Reason, s.name)
 }
 
-// Reconcile mends a diverged role: what was seen outside is acknowledged and left
+// Reconcile mends a diverged role, once its rotation begins: what was seen outside is acknowledged and left
 // alone, and a fresh version, numbered above everything seen, becomes current.
 func (e *Engine) Reconcile(ctx context.Context, name string, r RotateRequest) (*rotation.Rotation, error) {
 	return e.request(ctx, name, r.Actor, r.Wait, admitNone, func(s *subject, i *rotation.Intent) error {
@@ -163,12 +163,7 @@ func (e *Engine) Reconcile(ctx context.Context, name string, r RotateRequest) (*
 		if !s.hasten(i) {
 			i.Trigger, i.Reason = rotation.Manual, "reconcile: "+d.Reason
 		}
-		if err := s.state.DropStandby(); err != nil { // its number may not be above everything seen
-			return err
-		}
-		s.state.Highest = max(s.state.Highest, d.Highest)
-		s.state.Acknowledged = append(s.state.Acknowledged, d.Seen...)
-		s.state.Divergence, s.state.Blocked, s.state.ActionRequired = nil, "", ""
+		i.Reconcile = true
 		return nil
 	})
 }

@@ -237,7 +237,7 @@ func ruleIntent(v view) decision {
 	if i == nil || v.state.InFlight != nil || v.state.Deleted {
 		return decision{}
 	}
-	if v.frozen() && i.Trigger != rotation.Emergency {
+	if v.frozen() && i.Trigger != rotation.Emergency && !i.Reconcile {
 		return decision{}
 	}
 	return decision{act: actBegin, at: i.At}
@@ -288,13 +288,11 @@ func ruleTrim(v view) decision {
 	}
 	for i := range v.state.Versions {
 		ver := &v.state.Versions[i]
-		if ver.HasMaterial && ver.Settled() && (ver.Compromised || ver.State == rotation.Discarded) {
+		if expired(ver) {
 			return v.due(actTrim)
 		}
 	}
-	// A copy of the list alone: Trim reorders it.
 	copied := *v.state
-	copied.Versions = append([]rotation.Version(nil), v.state.Versions...)
 	if len(copied.Trim(v.role.Policy.MaxVersions)) > 0 {
 		return v.due(actTrim)
 	}

@@ -22,13 +22,7 @@ func (e *Engine) target(ctx context.Context, s *subject, version rotation.Versio
 	}
 	t := &rotator.Target{
 		Version: version, MarkKey: markKey(identity), Passwords: e.system, Now: e.clock.Now(),
-		Mark:   mark.Mark{Instance: identity.ID, Role: s.name, Version: version.Number, RotationID: version.RotationID},
-		Others: map[string]int{},
-	}
-	for i := range s.state.Versions {
-		if v := &s.state.Versions[i]; v.Number != version.Number {
-			t.Others[v.RotationID] = v.Number
-		}
+		Mark: mark.Mark{Instance: identity.ID, Role: s.name, Version: version.Number, RotationID: version.RotationID},
 	}
 	if version.HasMaterial {
 		if t.Material, err = e.store.Material(ctx, s.name, version.Number); err != nil {

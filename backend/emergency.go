@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
@@ -87,7 +88,7 @@ func (e *Engine) declare(ctx context.Context, name string, r EmergencyRequest, b
 	})
 	if err != nil {
 		e.waiters.forget(id)
-		if fault.Is(err, fault.NotFound) { // deleted meanwhile: nothing leaked here
+		if !isStorage(err) { // nothing was stored of it but the record
 			err = errors.Join(err, e.store.DeleteIncident(ctx, incident))
 		}
 		return nil, e.unsure(name, err)
@@ -186,4 +187,4 @@ func (s *subject) nextAttempt() string {
 	return "; it is tried again at " + s.state.Intent.At.Format(timeFormat)
 }
 
-const timeFormat = "2006-01-02T15:04:05Z07:00"
+const timeFormat = time.RFC3339

@@ -89,11 +89,21 @@ func (e *Engine) recordIncident(ctx context.Context, role, id string, facts *sto
 		e.logger.Error("an incident of a role has no record", "role", role, "incident_id", id)
 		return nil
 	}
-	doc.Roles[role] = facts
+	written := *facts
+	keepReplacement(doc.Roles[role], &written)
+	doc.Roles[role] = &written
 	if doc.Status == store.IncidentOpen && allContained(doc) {
 		doc.Status, doc.ContainedTime = store.IncidentContained, e.clock.Now()
 	}
 	return e.store.PutIncident(ctx, doc)
+}
+
+// keepReplacement leaves what replaced the leaked versions as it was first written:
+// later rotations are not of this incident.
+func keepReplacement(before, facts *store.IncidentRole) {
+	if before != nil && before.ReplacedBy != 0 {
+		facts.ReplacedBy, facts.ReplacedTime = before.ReplacedBy, before.ReplacedTime
+	}
 }
 
 func allContained(doc *store.Incident) bool {

@@ -7,8 +7,9 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 )
 
-// locks is one mutex per name. A lock is held for a change of the stored document
-// alone, never across an effect outside, and never nested.
+// locks is one mutex per name, never nested. A role's is held for a change of its
+// stored document alone, never across an effect outside; a connection's also while
+// its credential is tried or rotated, which readers do not wait for.
 type locks struct {
 	mu   sync.Mutex
 	held map[string]*lock

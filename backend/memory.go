@@ -88,14 +88,14 @@ func (m *memory) delivered(name, event string) (sent bool) {
 
 func (m *memory) setDelivered(name, event string) {
 	m.with(name, func(r *remembered) {
-		if r.sent == nil || len(r.sent) > 4*maxRememberedEvents {
+		if r.sent == nil || len(r.sent) > maxRememberedEvents {
 			r.sent = map[string]bool{}
 		}
 		r.sent[event] = true
 	})
 }
 
-const maxRememberedEvents = 64
+const maxRememberedEvents = 256
 
 // fault counts a storage failure; the wait grows with them.
 func (m *memory) fault(name string) (wait time.Duration) {

@@ -188,3 +188,54 @@ func TestConnectionWriteAsksForSecretsOnlyOnce(t *testing.T) {
 	require.False(t, after.RotatedTime.IsZero())
 	r.Rotate()
 }
+
+func TestRefusedReconcileLeavesTheRoleDiverged(t *testing.T) {
+	t.Parallel()
+	r := created(t, option.Values{"rotation_period": int64(30 * 24 * 3600)})
+	r.Leak(true)
+	r.world.Remove(r.marked()[0])
+	r.Restart()
+	r.waitUntil("diverged", 10*time.Minute, func() bool { return r.status().State == backend.StateDiverged })
+	r.world.SetDown(true)
+	err := r.Act(func(ctx context.Context, e *backend.Engine) error {
+		_, err := e.Reconcile(ctx, app, backend.RotateRequest{Wait: backend.Wait})
+		return err
+	})
+	requireKind(t, fault.Target, err, "preflight")
+	require.Equal(t, backend.StateDiverged, r.status().State)
+	r.world.SetDown(false)
+	r.reconcile()
+	r.Leak(false)
+	r.Wait(time.Minute)
+	require.Equal(t, backend.StateOK, r.status().State)
+}
+
+func TestRefusedRotateChangesNothing(t *testing.T) {
+	t.Parallel()
+	t.Run("a blocked role stays blocked", func(t *testing.T) {
+		t.Parallel()
+		r := created(t, option.Values{"max_attempts": int64(1)})
+		r.world.SetRefuse(true)
+		_, err := r.rotate()
+		require.NoError(t, err)
+		require.Equal(t, backend.StateBlocked, r.status().State)
+		r.Wait(time.Minute)
+		r.world.SetDown(true)
+		_, err = r.rotate()
+		requireKind(t, fault.Target, err, "preflight")
+		require.Equal(t, backend.StateBlocked, r.status().State)
+	})
+	t.Run("a retry that waits goes on waiting", func(t *testing.T) {
+		t.Parallel()
+		r := created(t, nil)
+		r.world.SetRefuse(true)
+		_, err := r.rotate()
+		require.NoError(t, err)
+		retry := r.State().Intent
+		require.NotNil(t, retry)
+		r.world.SetDown(true)
+		_, err = r.rotate()
+		requireKind(t, fault.Target, err, "preflight")
+		require.Equal(t, retry, r.State().Intent)
+	})
+}

@@ -236,11 +236,16 @@ func (e *Engine) trim(ctx context.Context, s *subject) error {
 	return err
 }
 
-// expired are versions whose material can be of no use any more.
+// expired tells whether a version's material can be of no use any more.
+func expired(v *rotation.Version) bool {
+	return v.HasMaterial && v.Settled() && (v.Compromised || v.State == rotation.Discarded)
+}
+
+// expired lists such versions.
 func (s *subject) expired() (numbers []int) {
 	for i := range s.state.Versions {
 		v := &s.state.Versions[i]
-		if v.HasMaterial && v.Settled() && (v.Compromised || v.State == rotation.Discarded) {
+		if expired(v) {
 			numbers = append(numbers, v.Number)
 		}
 	}
@@ -281,7 +286,7 @@ func (e *Engine) Retire(ctx context.Context, name string, r RetireRequest) (*rot
 	e.workers.add(true, name)
 	s, err := e.await(ctx, name, r.Wait, func(s *subject) bool {
 		v := s.state.Version(number)
-		return v == nil || v.Settled() || v.Attention != nil || v.State == rotation.Disabled && v.ProvenDead()
+		return v == nil || v.Settled() || v.Attention != nil || v.State == rotation.Disabled && v.ProvenDead() && v.DestroyAt.After(e.clock.Now())
 	})
 	if err != nil {
 		return nil, err

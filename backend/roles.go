@@ -236,8 +236,8 @@ func (e *Engine) createRole(ctx context.Context, role *store.Role, who Actor, wa
 	} else if err == nil {
 		err = fault.New(fault.Target, "%s", endOf(r))
 	}
-	if err == nil { // it succeeded at the last moment
-		return &RoleWritten{Role: role, Warnings: warnings}, nil
+	if err == nil { // readers have it already; its end is near
+		return &RoleWritten{Role: role, Warnings: warnings, Rotation: r}, nil
 	}
 	e.awaitGone(ctx, role.Name)
 	return nil, fault.New(fault.KindOf(err), "role %s was not created: %w", role.Name, err)

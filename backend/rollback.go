@@ -31,7 +31,6 @@ func (e *Engine) Rollback(ctx context.Context, name string, r RollbackRequest) (
 			}
 		}
 		i.Trigger, i.Version, i.Force = rotation.Rollback, number, r.Force
-		s.state.ActionRequired = ""
 		return nil
 	})
 }

@@ -45,7 +45,6 @@ func (e *Engine) Rotate(ctx context.Context, name string, r RotateRequest) (*rot
 		if s.state.Divergence != nil {
 			return conflictDiverged(s)
 		}
-		s.state.Blocked, s.state.ActionRequired = "", ""
 		if !s.hasten(i) {
 			i.Trigger, i.Force = rotation.Manual, r.Force
 		}
@@ -114,7 +113,7 @@ func (e *Engine) request(ctx context.Context, name string, who Actor, wait time.
 		if err := fill(s, intent); err != nil {
 			return err
 		}
-		s.state.Intent = intent
+		s.state.Replaced, s.state.Intent = s.state.Intent, intent
 		return nil
 	})
 	if err != nil {

@@ -58,9 +58,9 @@ func (e *Engine) loadLive(ctx context.Context, name string) (*subject, error) {
 	return s, err
 }
 
-// update is the only way a role's state changes: under the role's mutex the state
-// is read afresh, changed, and stored with one Put. change has no effects of its
-// own; when it returns errNoChange nothing is stored.
+// update is the way a role's state changes, but for its making and its burial: under
+// the role's mutex the state is read afresh, changed, and stored with one Put.
+// change has no effect outside; when it returns errNoChange nothing is stored.
 func (e *Engine) update(ctx context.Context, name string, change func(*subject) error) (*subject, error) {
 	unlock, err := e.locks.lock(ctx, name)
 	if err != nil {
@@ -142,7 +142,5 @@ func conflictInFlight(r *rotation.Rotation) error {
 	if r.Held != "" {
 		held = fmt.Sprintf(" and is held (%s): it admits rotate with resume=true, rollback and emergency", r.Held)
 	}
-	f := fault.New(fault.Conflict, "rotation %s (%s) is in flight in phase %s%s", r.ID, r.Trigger, r.Phase, held)
-	f.Data = map[string]any{"rotation_id": r.ID, "phase": string(r.Phase)}
-	return f
+	return fault.New(fault.Conflict, "rotation %s (%s) is in flight in phase %s%s", r.ID, r.Trigger, r.Phase, held)
 }

@@ -35,6 +35,7 @@ func (e *Engine) dispatch() {
 // watch is the engine's own timer: it wakes at the next due time, so that nothing
 // waits for Vault's minute, and beats so that a pause of the process is noticed.
 func (e *Engine) watch() {
+	rootsResumed := false
 	for {
 		e.beat()
 		if e.system.Writable() && !e.config.Load().Paused {
@@ -42,6 +43,9 @@ func (e *Engine) watch() {
 				if err := e.rebuild(e.ctx); err != nil && e.ctx.Err() == nil {
 					e.logger.Error("could not list the roles; trying again", "error", err)
 				}
+			}
+			if !rootsResumed {
+				rootsResumed = true
 				e.resumeRoots(e.ctx)
 			}
 			e.dispatch()

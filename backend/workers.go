@@ -68,7 +68,7 @@ func (w *workers) enqueue(name string, urgent bool) {
 	}
 }
 
-// interrupt cancels the role's running job, if any; it runs again.
+// interrupt cancels the role's running job, if any. Who wants it to go on adds it.
 func (w *workers) interrupt(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -142,9 +142,9 @@ type Rotation struct {
 	Steps           []Step    `json:"steps,omitempty"`
 	IncidentID      string    `json:"incident_id,omitempty"`
 
-	// KillFirst ends every other live version before the candidate is made.
+	// KillFirst tells how the emergency was declared.
 	KillFirst bool `json:"kill_first,omitempty"`
-	// Force is an explicit waiver of the promise on issued ttls.
+	// Force is what the request said, for kinds that would otherwise wait.
 	Force bool `json:"force,omitempty"`
 	// Reverting is set once a step failed and the pointer went back.
 	Reverting bool `json:"reverting,omitempty"`

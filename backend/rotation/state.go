@@ -25,6 +25,9 @@ type State struct {
 
 	Failures int     `json:"failures,omitempty"`
 	Intent   *Intent `json:"intent,omitempty"`
+	// Replaced is the attempt whose place the intent took: it comes back should the
+	// intent be refused before it begins.
+	Replaced *Intent `json:"replaced,omitempty"`
 	// Blocked, ActionRequired and Divergence say why the role needs a person.
 	Blocked        string      `json:"blocked,omitempty"`
 	ActionRequired string      `json:"action_required,omitempty"`
@@ -37,8 +40,8 @@ type State struct {
 	Acknowledged []string `json:"acknowledged,omitempty"`
 	// Base is the highest number of an earlier role of this name.
 	Base int `json:"base,omitempty"`
-	// Policy is the fingerprint of the operator's policy that NextRotation and the
-	// current version's grace were derived from.
+	// Policy is the fingerprint of the operator's policy that NextRotation was
+	// derived from.
 	Policy string `json:"policy,omitempty"`
 
 	Incidents []IncidentLink `json:"incidents,omitempty"`
@@ -64,6 +67,8 @@ type Intent struct {
 	Force      bool      `json:"force,omitempty"`
 	// Version is the candidate when it exists already (a rollback); else 0.
 	Version int `json:"version,omitempty"`
+	// Reconcile ends a divergence when the rotation begins, and not before.
+	Reconcile bool `json:"reconcile,omitempty"`
 }
 
 // Rotation begins the record of the rotation that fulfils the intent.
@@ -162,9 +167,12 @@ func (s *State) Begin(r Rotation, candidate *Version) error {
 		s.Versions = append(s.Versions, *candidate)
 		s.Highest = candidate.Number
 	}
+	if err := s.reconcile(); err != nil {
+		return err
+	}
+	s.wishBegins(r.Trigger)
 	r.Phase, r.PreviousVersion = Planned, s.Current
 	s.InFlight = &r
-	s.Intent, s.Postponed, s.ActionRequired = nil, nil, ""
 	return nil
 }
 
@@ -314,11 +322,35 @@ func (s *State) Fail(now time.Time, why Failure, then AfterFailure) error {
 	return nil
 }
 
+// wishBegins lets go of what waited for a rotation to begin. A rollback does not
+// unblock a role before it has succeeded.
+func (s *State) wishBegins(t Trigger) {
+	s.Intent, s.Replaced, s.Postponed, s.ActionRequired = nil, nil, nil, ""
+	if t != Rollback {
+		s.Blocked = ""
+	}
+}
+
+// reconcile ends a divergence, if the wish that now begins asks for it: what was
+// seen is acknowledged, and what stood by is given up, since its number may not be
+// above everything seen.
+func (s *State) reconcile() error {
+	d := s.Divergence
+	if d == nil || s.Intent == nil || !s.Intent.Reconcile {
+		return nil
+	}
+	s.Acknowledged = append(slices.Clip(s.Acknowledged), d.Seen...)
+	s.Highest = max(s.Highest, d.Highest)
+	s.Divergence = nil
+	return s.DropStandby()
+}
+
 // Refuse records a rotation that failed before it had a candidate.
 func (s *State) Refuse(r Rotation, now time.Time, why Failure, then AfterFailure) error {
 	if s.InFlight != nil {
 		return fmt.Errorf("refuse rotation %s: rotation %s is in flight", r.ID, s.InFlight.ID)
 	}
+	s.wishBegins(r.Trigger)
 	r.PreviousVersion = s.Current
 	s.InFlight = &r
 	return s.Fail(now, why, then)

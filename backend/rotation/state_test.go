@@ -183,8 +183,8 @@ func TestFailBeforeTheSwitch(t *testing.T) {
 			for _, phase := range []rotation.Phase{rotation.Planned, rotation.Prepared, rotation.Verified} {
 				r := newRole(t)
 				r.rotate()
-				r.Blocked = tc.blocked
 				r.begin(rotation.Manual)
+				r.Blocked = tc.blocked // as it stays while a rollback runs
 				r.InFlight.Phase = phase
 				require.NoError(t, r.Fail(r.now, rotation.Failure{Kind: "target", Message: "no"}, tc.then))
 				require.Nil(t, r.InFlight)

@@ -103,9 +103,6 @@ type Target struct {
 	// Current is the version that readers get now, nil when there is none or it
 	// is the one in question.
 	Current *Live
-	// Others are the numbers of all other versions that the journal knows, by
-	// the rotation id that stands in their mark.
-	Others map[string]int
 	// Passwords makes passwords from a Vault password policy.
 	Passwords PasswordPolicy
 	Now       time.Time

@@ -72,7 +72,7 @@ func (s *suite) plan(t *testing.T) *rotator.Target {
 	id, err := uuid.GenerateUUID()
 	require.NoError(t, err)
 	target := &rotator.Target{
-		Role: s.Role, Conn: s.Conn, MarkKey: s.key, Now: time.Now(), Others: map[string]int{},
+		Role: s.Role, Conn: s.Conn, MarkKey: s.key, Now: time.Now(),
 		Version: rotation.Version{Number: s.version, RotationID: id, State: rotation.Pending},
 		Mark:    mark.Mark{Instance: "conformance", Role: s.Role.Name, Version: s.version, RotationID: id},
 	}

@@ -142,6 +142,7 @@ func allows(pattern, capability string, p *framework.Path) bool {
 	case !offers(p, verbs[capability]):
 		return false
 	case prefix == pattern:
+		pattern = strings.ReplaceAll(pattern, "+", "x") // any one name
 		return p.Pattern != "" && regexp.MustCompile("^"+strings.Trim(p.Pattern, "^$")+"$").MatchString(pattern)
 	default: // vault list asks for the path with a slash at its end
 		return strings.HasPrefix(name+"/", prefix)

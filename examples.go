@@ -14,7 +14,7 @@ import (
 // real ones, so that the two cannot drift apart.
 
 const (
-	exampleIncidentID = "20260301T100000Z-5f2c9a"
+	exampleIncidentID = "20260301T100000Z-5f2c9a1e"
 	exampleRotationID = "0c5e7a52-93d1-4c1e-8f0b-2a6d3b9e4f17"
 )
 
@@ -73,7 +73,7 @@ func exampleRoleStatus() map[string]any {
 		"state": "grace", "state_reason": "version 3 lives until 2026-03-01T11:00:00Z", "current_version": 4,
 		"last_vault_rotation": "2026-03-01T10:00:00Z", "next_rotation": "2026-03-31T10:00:00Z", "overdue_seconds": 0,
 		"consecutive_failures": 0, "rotation": nil, "last_rotation": exampleRotation(rotation.Scheduled),
-		"versions": []any{current, retiring}, "open_incidents": []any{},
+		"versions": []any{retiring, current}, "open_incidents": []any{},
 	}
 }
 
@@ -90,7 +90,7 @@ var exampleIncident = map[string]any{
 		"name": "database", "replaced_by": 4, "replaced_time": "2026-03-01T10:00:01Z",
 		"compromised_versions": []any{map[string]any{
 			"version": 3, "identifier": "database_v3_w7m1p0", "revoked_time": "2026-03-01T10:00:02Z", "sessions_ended": 2,
-			"proof": map[string]any{"time": "2026-03-01T10:00:02Z", "result": "refused with SQLSTATE 28000"},
+			"proof": map[string]any{"time": "2026-03-01T10:00:02Z", "result": `PostgreSQL refused "database_v3_w7m1p0" (SQLSTATE 28P01) and accepted "database_v4_k3x9q2" a moment later`},
 		}},
 	}},
 	"steps": []any{map[string]any{

@@ -272,10 +272,35 @@ func (e *Engine) RoleStatus(ctx context.Context, name string) (*RoleStatus, erro
 	if out.StateReason == "" {
 		out.StateReason = sum.LastError
 	}
+	if out.StateReason == "" {
+		out.StateReason = s.reason(sum.State)
+	}
 	if err := e.inUse(ctx, s, out); err != nil {
 		e.logger.Warn("could not ask who uses the retiring versions", "role", name, "error", failureOf(err, nil).Message)
 	}
 	return out, nil
+}
+
+// reason says in words what a state that needs nobody is about.
+func (s *subject) reason(state RoleState) string {
+	switch state {
+	case StateOverdue, StateDue:
+		return "due since " + s.state.NextRotation.Format(time.RFC3339)
+	case StateRotating:
+		if r := s.state.InFlight; r != nil {
+			return fmt.Sprintf("rotation %s (%s) is in phase %s", r.ID, r.Trigger, r.Phase)
+		}
+		return "a rotation is about to begin"
+	case StateGrace:
+		for i := range s.state.Versions {
+			if v := &s.state.Versions[i]; v.State == rotation.Retiring && !v.RetireAt.IsZero() {
+				return fmt.Sprintf("version %d lives until %s", v.Number, v.RetireAt.Format(time.RFC3339))
+			}
+		}
+		return "an old version is being ended"
+	default:
+		return ""
+	}
 }
 
 func (e *Engine) inUse(ctx context.Context, s *subject, out *RoleStatus) error {

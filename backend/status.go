@@ -208,23 +208,24 @@ func (e *Engine) Status(ctx context.Context, q StatusQuery) (*StatusPage, error)
 	}
 	now, page := e.clock.Now(), &StatusPage{Counts: map[RoleState]int{}, Warnings: e.mountWarnings()}
 	var roles []summary
+	var last *summary // of the page before
 	for _, s := range e.summaries.all() {
 		s = s.at(now, e.config.Load().OverdueAfter.Std())
 		page.Counts[s.State]++
 		if q.State == "" || q.State == s.State {
 			roles = append(roles, s)
 		}
-	}
-	slices.SortFunc(roles, func(a, b summary) int {
-		return cmp.Or(cmp.Compare(urgency(a.State), urgency(b.State)), -cmp.Compare(a.Overdue, b.Overdue), strings.Compare(a.Name, b.Name))
-	})
-	if q.After != "" {
-		last := slices.IndexFunc(roles, func(s summary) bool { return s.Name == q.After })
-		if last < 0 {
-			return nil, fault.Field("after", "names no role of this list any more: begin again without it")
+		if s.Name == q.After {
+			last = &s
 		}
-		roles = roles[last+1:]
 	}
+	if q.After != "" {
+		if last == nil {
+			return nil, fault.Field("after", "names no role any more: begin again without it")
+		}
+		roles = slices.DeleteFunc(roles, func(s summary) bool { return byUrgency(s, *last) <= 0 })
+	}
+	slices.SortFunc(roles, byUrgency)
 	for _, s := range roles {
 		if q.Limit > 0 && len(page.Roles) == q.Limit {
 			page.Next = page.Roles[len(page.Roles)-1].Name
@@ -243,6 +244,11 @@ func (e *Engine) mountWarnings() (out []string) {
 		out = append(out, "deleted roles whose last versions are being ended: "+joinFirst(names, 20))
 	}
 	return out
+}
+
+// byUrgency orders by state, then by lateness, then by name.
+func byUrgency(a, b summary) int {
+	return cmp.Or(cmp.Compare(urgency(a.State), urgency(b.State)), -cmp.Compare(a.Overdue, b.Overdue), strings.Compare(a.Name, b.Name))
 }
 
 func urgency(s RoleState) int { return slices.Index(RoleStates, s) }

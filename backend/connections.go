@@ -133,7 +133,7 @@ func printOf(doc *store.Connection) ([sha256.Size]byte, error) {
 }
 
 func configOf(doc *store.Connection, secrets map[string]string) *rotator.ConnectionConfig {
-	return &rotator.ConnectionConfig{Name: doc.Name, Values: doc.Values, Secrets: secret.NewMap(secrets), AllowedRoles: doc.AllowedRoles}
+	return &rotator.ConnectionConfig{Name: doc.Name, Values: doc.Values, Secrets: secret.NewMap(secrets)}
 }
 
 func (e *Engine) connectionKind(typ string) (rotator.ConnectionKind, error) {

@@ -16,7 +16,7 @@ import (
 func (e *Engine) policyOf(r *store.Role) (schedule.Policy, error) {
 	p := schedule.Policy{
 		Period: r.Policy.Period.Std(), Window: r.Policy.Window.Std(), Jitter: r.Policy.Jitter.Std(),
-		Disabled: r.Policy.Disabled, OverdueAfter: e.overdueAfter(r),
+		Disabled: r.Policy.Disabled, OverdueAfter: overdueAfter(r.Policy.OverdueAfter.Std(), e.config.Load().OverdueAfter.Std()),
 	}
 	if r.Policy.Schedule != "" {
 		cron, err := schedule.ParseCron(r.Policy.Schedule)
@@ -29,11 +29,11 @@ func (e *Engine) policyOf(r *store.Role) (schedule.Policy, error) {
 }
 
 // overdueAfter is the role's own value, or the mount's.
-func (e *Engine) overdueAfter(r *store.Role) time.Duration {
-	if r.Policy.OverdueAfter > 0 {
-		return r.Policy.OverdueAfter.Std()
+func overdueAfter(own, mount time.Duration) time.Duration {
+	if own > 0 {
+		return own
 	}
-	return e.config.Load().OverdueAfter.Std()
+	return mount
 }
 
 // nextRotation is when a role whose rotation ends now is due again. The first time

@@ -176,10 +176,7 @@ func lastError(st *rotation.State) string {
 // at gives the state in a word at a time: of all that hold, the most urgent.
 func (s summary) at(now time.Time, mountOverdue time.Duration) summary {
 	s.Overdue = schedule.Overdue(s.NextRotation, now)
-	limit := s.overdueAfter
-	if limit == 0 {
-		limit = mountOverdue
-	}
+	limit := overdueAfter(s.overdueAfter, mountOverdue)
 	switch {
 	case s.fixed != "":
 		s.State = s.fixed

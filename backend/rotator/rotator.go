@@ -294,8 +294,7 @@ type RootRotator interface {
 
 // ConnectionConfig is a stored connection as its kind sees it.
 type ConnectionConfig struct {
-	Name         string
-	Values       option.Values
-	Secrets      secret.Map
-	AllowedRoles []string
+	Name    string
+	Values  option.Values
+	Secrets secret.Map
 }

@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,7 +23,9 @@ func (e *Engine) target(ctx context.Context, s *subject, version rotation.Versio
 	}
 	t := &rotator.Target{
 		Version: version, MarkKey: markKey(identity), Passwords: e.system, Now: e.clock.Now(),
-		Mark: mark.Mark{Instance: identity.ID, Role: s.name, Version: version.Number, RotationID: version.RotationID},
+		Mark:   mark.Mark{Instance: identity.ID, Role: s.name, Version: version.Number, RotationID: version.RotationID},
+		Others: slices.DeleteFunc(slices.Clone(s.state.Versions), func(v rotation.Version) bool { return v.Number == version.Number }),
+		Fence:  s.state.Revision,
 	}
 	if version.HasMaterial {
 		if t.Material, err = e.store.Material(ctx, s.name, version.Number); err != nil {

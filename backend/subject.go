@@ -109,6 +109,7 @@ func (e *Engine) save(ctx context.Context, s *subject, lastBefore *rotation.Rota
 }
 
 func (e *Engine) put(ctx context.Context, s *subject) error {
+	s.state.Revision++
 	if s.buried {
 		return e.store.PutTombstone(ctx, s.name, &store.Tombstone{
 			Highest: s.state.Highest, Pending: &store.Pending{Role: *s.role, State: *s.state},

@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -22,6 +23,10 @@ type Mark struct {
 	Role       string
 	Version    int
 	RotationID string
+	// Fence orders the effects on an object that several versions share: an effect
+	// whose fence is below the mark's comes from a process that was deposed. 0 where
+	// each version has an object of its own.
+	Fence int64
 }
 
 // Key authenticates marks; it lives in Vault's storage only.
@@ -39,7 +44,11 @@ func (k Key) Verify(m Mark, mac, object string) bool {
 }
 
 func (m Mark) text() string {
-	return fmt.Sprintf("%s instance=%s role=%s version=%d rotation=%s", Prefix, m.Instance, m.Role, m.Version, m.RotationID)
+	text := fmt.Sprintf("%s instance=%s role=%s version=%d rotation=%s", Prefix, m.Instance, m.Role, m.Version, m.RotationID)
+	if m.Fence > 0 {
+		text += fmt.Sprintf(" fence=%d", m.Fence)
+	}
+	return text
 }
 
 func (k Key) mac(m Mark, object string) string {
@@ -65,14 +74,19 @@ func Parse(text string) (m Mark, mac string, err error) {
 		return Mark{}, "", ErrNotAMark
 	}
 	fields := strings.Split(rest, " ")
-	if len(fields) != 5 {
-		return Mark{}, "", ErrNotAMark
-	}
-	var version string
-	for i, dst := range []struct {
+	var version, fence string
+	wanted := []struct {
 		key string
 		to  *string
-	}{{"instance", &m.Instance}, {"role", &m.Role}, {"version", &version}, {"rotation", &m.RotationID}, {"mac", &mac}} {
+	}{{"instance", &m.Instance}, {"role", &m.Role}, {"version", &version}, {"rotation", &m.RotationID}, {"fence", &fence}, {"mac", &mac}}
+	if len(fields) == len(wanted)-1 { // most objects need no fence
+		wanted = slices.Delete(wanted, 4, 5)
+		fence = "0"
+	}
+	if len(fields) != len(wanted) {
+		return Mark{}, "", ErrNotAMark
+	}
+	for i, dst := range wanted {
 		value, ok := strings.CutPrefix(fields[i], dst.key+"=")
 		if !ok || value == "" || len(value) > maxField {
 			return Mark{}, "", ErrNotAMark
@@ -80,6 +94,9 @@ func Parse(text string) (m Mark, mac string, err error) {
 		*dst.to = value
 	}
 	if m.Version, err = strconv.Atoi(version); err != nil || m.Version < 1 || strconv.Itoa(m.Version) != version {
+		return Mark{}, "", ErrNotAMark
+	}
+	if m.Fence, err = strconv.ParseInt(fence, 10, 64); err != nil || m.Fence < 0 || strconv.FormatInt(m.Fence, 10) != fence || m.Fence == 0 && len(fields) == 6 {
 		return Mark{}, "", ErrNotAMark
 	}
 	return m, mac, nil

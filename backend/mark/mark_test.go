@@ -27,6 +27,22 @@ func TestSignAndParse(t *testing.T) {
 	require.Equal(t, text, key.Sign(ours, object), "the same mark each time")
 }
 
+func TestFence(t *testing.T) {
+	t.Parallel()
+	fenced := ours
+	fenced.Fence = 12
+	text := key.Sign(fenced, object)
+	require.Contains(t, text, " rotation=9b2e fence=12 mac=")
+	m, mac, err := mark.Parse(text)
+	require.NoError(t, err)
+	require.Equal(t, fenced, m)
+	require.True(t, key.Verify(m, mac, object))
+	for _, bad := range []string{"0", "-1", "012", "", "x", "99999999999999999999"} {
+		_, _, err := mark.Parse(strings.Replace(text, "fence=12", "fence="+bad, 1))
+		require.ErrorIs(t, err, mark.ErrNotAMark, bad)
+	}
+}
+
 // long is a mark whose fields may all be, with a MAC of so many bytes.
 func long(m mark.Mark, mac int) string {
 	text := key.Sign(m, object)
@@ -36,7 +52,7 @@ func long(m mark.Mark, mac int) string {
 func TestTheLongestMarkOfOurs(t *testing.T) {
 	t.Parallel()
 	id := strings.Repeat("f", 36)
-	longest := mark.Mark{Instance: id, Role: strings.Repeat("x", 128), Version: 1 << 40, RotationID: id}
+	longest := mark.Mark{Instance: id, Role: strings.Repeat("x", 128), Version: 1 << 40, RotationID: id, Fence: 1 << 60}
 	text := key.Sign(longest, object)
 	require.Less(t, len(text), mark.MaxBytes)
 	m, mac, err := mark.Parse(text)
@@ -55,6 +71,7 @@ func TestForgedMarksAreRefused(t *testing.T) {
 		"another instance":        {change: func(m *mark.Mark, _, _ *string) { m.Instance = "6f1d" }},
 		"another role":            {change: func(m *mark.Mark, _, _ *string) { m.Role = "billing" }},
 		"another version":         {change: func(m *mark.Mark, _, _ *string) { m.Version = 8 }},
+		"another fence":           {change: func(m *mark.Mark, _, _ *string) { m.Fence = 9 }},
 		"another rotation":        {change: func(m *mark.Mark, _, _ *string) { m.RotationID = "9b2f" }},
 		"copied to another":       {change: func(_ *mark.Mark, _, object *string) { *object = "postgres" }},
 		"no MAC":                  {change: func(_ *mark.Mark, mac, _ *string) { *mac = "" }},
@@ -124,7 +141,7 @@ func TestWhatIsNoMark(t *testing.T) {
 // if we signed it.
 func FuzzParse(f *testing.F) {
 	good := key.Sign(ours, object)
-	for _, text := range []string{good, strings.Replace(good, "7", "07", 1), mark.Prefix + " instance= role= version= rotation= mac=", "x", ""} {
+	for _, text := range []string{good, strings.Replace(good, "7", "07", 1), strings.Replace(good, " mac=", " fence=3 mac=", 1), mark.Prefix + " instance= role= version= rotation= mac=", "x", ""} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

@@ -10,6 +10,9 @@ import (
 // intent: one document, so that one Put commits a step.
 type State struct {
 	Versions []Version `json:"versions"`
+	// Revision counts the writes of this document. It fences effects on what versions
+	// share outside: whoever acts on an older document was deposed.
+	Revision int64 `json:"revision,omitempty"`
 	// Current is the number of the version that readers get, 0 for none.
 	Current int `json:"current"`
 	// Highest is the highest number ever given; numbers are never reused.

@@ -73,9 +73,11 @@ type Kind struct {
 
 // Role is the policy as a rotator sees it.
 type Role struct {
-	Name    string
-	Values  option.Values
-	Secrets secret.Map // given with this write only; never stored with the role
+	Name   string
+	Values option.Values
+	// Secrets came with the write of the role and are never stored with it: CheckRole
+	// sees them, and Plan does in the rotation that takes over a secret (see Importer).
+	Secrets secret.Map
 	// Connection is the stored name; its values are public ones.
 	Connection       string
 	ConnectionValues option.Values
@@ -100,9 +102,16 @@ type Target struct {
 	// Mark identifies the version's object; MarkKey signs and verifies marks.
 	Mark    mark.Mark
 	MarkKey mark.Key
-	// Current is the version that readers get now, nil when there is none or it
-	// is the one in question.
+	// Current is the version that readers get now, nil when there is none, when it
+	// is the one in question, or when an emergency ended it before its successor.
 	Current *Live
+	// Others are all further versions that the journal knows, the current one among
+	// them, by ascending number.
+	Others []rotation.Version
+	// Fence grows with each write of the role's journal. A kind in which versions
+	// share an object writes it into the object's mark with each effect, and refuses
+	// an effect below the mark's: it comes from a process that was deposed.
+	Fence int64
 	// Passwords makes passwords from a Vault password policy.
 	Passwords PasswordPolicy
 	Now       time.Time
@@ -234,9 +243,18 @@ type Irreversible interface {
 }
 
 // InPlace is implemented by kinds that change one credential where it stands:
-// no grace, and a gap by nature.
+// no grace, and a gap by nature. Prepare ends the current version, and Discard, or
+// Retire of a version that a rollback tried to bring back, makes the current one
+// valid again.
 type InPlace interface {
 	InPlace(r *Role) bool
+}
+
+// Importer is implemented by kinds whose roles can take over a secret that exists
+// already: Plan then makes the first version of it.
+type Importer interface {
+	// Imports tells whether the write that makes a role brings such a secret along.
+	Imports(r *Role) bool
 }
 
 // LiveUser puts live versions to use inside Vault: signs with them, encrypts. It

@@ -142,6 +142,8 @@ func renderPolicy(p store.Policy) map[string]any {
 		"jitter":                     p.Jitter.Seconds(),
 		"disable_automated_rotation": p.Disabled,
 		"grace_period":               p.Grace.Seconds(),
+		"wait_for_idle":              p.WaitForIdle,
+		"max_grace_period":           p.MaxGrace.Seconds(),
 		"max_versions":               p.MaxVersions,
 		"max_attempts":               p.MaxAttempts,
 		"overdue_after":              orNull(p.OverdueAfter.Seconds()),

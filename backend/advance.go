@@ -167,7 +167,7 @@ func (e *Engine) effectThen(ctx context.Context, s *subject, phase rotation.Phas
 		return err
 	}
 	t, err := e.target(ctx, s, *s.state.Candidate())
-	if err == nil && phase == rotation.Prepared && readyAlready(&t.Version) {
+	if err == nil && phase == rotation.Prepared && readyAlready(&t.Version) && !changesInPlace(kind, s.role) {
 		err = nil
 	} else if err == nil {
 		err = e.effect(ctx, func(ctx context.Context) error { return effect(kind, ctx, t) })

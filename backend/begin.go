@@ -60,7 +60,10 @@ func (e *Engine) begin(ctx context.Context, s *subject, i rotation.Intent) error
 	}
 	candidate, err := e.mint(ctx, s, i.ID)
 	var person *rotator.WaitsForPerson
+	var occupied *occupiedError
 	switch {
+	case errors.As(err, &occupied):
+		return e.waitForObject(ctx, s, i, occupied.by)
 	case err == nil:
 		err := e.beginJournal(ctx, s, i, candidate.Number, candidate)
 		if fault.Is(err, fault.NotFound) { // deleted meanwhile, by force
@@ -94,12 +97,16 @@ func (e *Engine) mint(ctx context.Context, s *subject, rotationID string) (*rota
 	if err != nil {
 		return nil, err
 	}
+	t.Role.Secrets = e.memory.handed(s.name, rotationID)
 	var planned *rotator.Candidate
 	if err := e.effect(ctx, func(ctx context.Context) (err error) {
 		planned, err = kind.Plan(ctx, t)
 		return err
 	}); err != nil {
 		return nil, err
+	}
+	if by := s.occupant(planned.Identifier); by != nil && !changesInPlace(kind, s.role) {
+		return nil, &occupiedError{by: *by}
 	}
 	if err := e.store.PutMaterial(ctx, s.name, v.Number, planned.Material); err != nil {
 		return nil, err

@@ -83,13 +83,46 @@ func (e *Engine) survey(ctx context.Context, s *subject) (*rotation.Divergence, 
 	}); err != nil {
 		return nil, err
 	}
-	return s.unknown(seen, t.Mark.Instance), nil
+	if found := s.unknown(seen, t.Mark.Instance); found != nil {
+		return found, nil
+	}
+	return s.outdated(seen), nil
+}
+
+// outdated finds what the marks of the journal's own versions tell: that the world
+// went on without this storage, or that the current version's object was dropped,
+// renamed or stripped of its mark by hand.
+func (s *subject) outdated(seen []rotator.Sighting) *rotation.Divergence {
+	d := &rotation.Divergence{Fence: highestFence(seen)}
+	if d.Fence > s.state.Revision {
+		d.Reason = "its objects were changed by a later state of this mount: its storage was restored from an older one, or cloned"
+		return d
+	}
+	cur := s.state.CurrentVersion()
+	if cur == nil || !cur.KilledTime.IsZero() || s.state.InFlight != nil {
+		return nil
+	}
+	if slices.ContainsFunc(seen, func(o rotator.Sighting) bool { return o.Authentic && o.Mark.RotationID == cur.RotationID }) {
+		return nil
+	}
+	d.Reason = fmt.Sprintf("%s, version %d, does not bear its mark any more: it was dropped, renamed or changed by hand", cur.Identifier, cur.Number)
+	return d
+}
+
+// highestFence is that of the authentic marks.
+func highestFence(seen []rotator.Sighting) (fence int64) {
+	for _, sight := range seen {
+		if sight.Authentic {
+			fence = max(fence, sight.Mark.Fence)
+		}
+	}
+	return fence
 }
 
 // unknown judges sightings: nil when the journal explains them all. A mark with a
 // forged HMAC under our own name is nobody's, and changes nothing.
 func (s *subject) unknown(seen []rotator.Sighting, instance string) *rotation.Divergence {
-	d := &rotation.Divergence{}
+	d := &rotation.Divergence{Fence: highestFence(seen)}
 	var ours, foreign []string
 	for _, sight := range seen {
 		known := slices.Contains(s.state.Acknowledged, sight.Mark.RotationID) ||
@@ -164,6 +197,7 @@ func (e *Engine) Reconcile(ctx context.Context, name string, r RotateRequest) (*
 			i.Trigger, i.Reason = rotation.Manual, "reconcile: "+d.Reason
 		}
 		i.Reconcile = true
+		s.state.CatchUp()
 		return nil
 	})
 }

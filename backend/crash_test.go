@@ -28,7 +28,8 @@ func memoryStage(kind *rotatortest.Memory) *enginetest.Stage {
 		},
 		Objects: func() (names []string, err error) {
 			for name, u := range kind.World.Users() {
-				if _, _, err := mark.Parse(u.Comment); err == nil {
+				// A standing user stays, disabled, when its version has ended.
+				if m, _, err := mark.Parse(u.Comment); err == nil && (m.Fence == 0 || u.Enabled) {
 					names = append(names, name)
 				}
 			}
@@ -39,6 +40,9 @@ func memoryStage(kind *rotatortest.Memory) *enginetest.Stage {
 }
 
 func freshMemory(*testing.T) *enginetest.Stage { return memoryStage(rotatortest.NewMemory()) }
+
+// inPlace are the options of a role whose one credential changes where it stands.
+var inPlace = option.Values{"in_place": true, "grace_period": int64(0)}
 
 // scenarios are the whole life of a role, in pieces.
 var scenarios = []enginetest.Scenario{
@@ -69,6 +73,32 @@ var scenarios = []enginetest.Scenario{
 		p.Rotate()
 		p.Wait(2 * time.Minute)
 	}},
+	{Name: "standing users", AtLeast: 40, Run: func(p *enginetest.Play) {
+		p.Create(option.Values{"standing": true})
+		first := p.Current()
+		p.Rotate()
+		p.Wait(2 * time.Minute)
+		p.Rollback(first)
+		p.Wait(2 * time.Minute)
+		p.Rotate()
+		p.Wait(2 * time.Minute)
+	}},
+	{Name: "standing users, emergency, kill first", AtLeast: 25, Run: func(p *enginetest.Play) {
+		p.Create(option.Values{"standing": true})
+		p.Rotate()
+		p.Emergency(true)
+		p.Wait(time.Minute)
+	}},
+	{Name: "in place", AtLeast: 30, Run: func(p *enginetest.Play) {
+		p.Create(inPlace)
+		first := p.Current()
+		p.Rotate()
+		p.Wait(time.Minute)
+		p.Rollback(first)
+		p.Wait(time.Minute)
+	}},
+	{Name: "in place, emergency", AtLeast: 20, Run: func(p *enginetest.Play) { p.Create(inPlace); p.Emergency(false); p.Wait(time.Minute) }},
+	{Name: "in place, delete", AtLeast: 15, Deleted: true, Run: func(p *enginetest.Play) { p.Create(inPlace); p.Delete(); p.Wait(time.Minute) }},
 	{Name: "rotate root", AtLeast: 10, Run: func(p *enginetest.Play) { p.Create(nil); p.RotateRoot(); p.Rotate(); p.Wait(2 * time.Minute) }},
 }
 

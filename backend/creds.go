@@ -107,12 +107,13 @@ func (e *Engine) render(ctx context.Context, s *subject) (*snapshot, error) {
 		return nil, err
 	}
 	snap.role = roleView(s.role, conn)
-	if p, ok := kind.(rotator.InPlace); ok {
-		snap.inPlace = p.InPlace(snap.role)
-	}
+	snap.inPlace = changesInPlace(kind, s.role)
 	for i := range s.state.Versions {
 		v := &s.state.Versions[i]
 		if !v.State.Live() || v.State == rotation.Retiring && !v.RetireBegun.IsZero() {
+			continue
+		}
+		if snap.inPlace && v.Number != s.state.Current { // it ended when its successor was prepared
 			continue
 		}
 		material, err := e.store.Material(ctx, s.name, v.Number)

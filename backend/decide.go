@@ -213,7 +213,9 @@ func ruleUndo(v view) decision {
 // ruleRetire ends versions whose grace is over, but not before whoever read them
 // from an earlier process has had time to read again.
 func ruleRetire(v view) decision {
-	if v.state.InFlight != nil || v.frozen() {
+	// Reconciling may need the object of a version that is to end.
+	reconciling := v.state.Intent != nil && v.state.Intent.Reconcile
+	if v.state.InFlight != nil || v.frozen() && !reconciling {
 		return decision{}
 	}
 	return v.first(func(ver *rotation.Version) decision {

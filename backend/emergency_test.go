@@ -193,7 +193,7 @@ func TestUserDroppedByHandDiverges(t *testing.T) {
 	r.Leak(true)
 	r.world.Remove(r.marked()[0])
 	r.waitUntil("noticed within a day", 25*time.Hour, func() bool { return r.status().State == backend.StateDiverged })
-	require.Contains(t, r.status().StateReason, "no longer works")
+	require.Contains(t, r.status().StateReason, "does not bear its mark any more")
 	r.reconcile()
 	r.Leak(false)
 	r.Wait(3 * time.Minute)

@@ -76,7 +76,7 @@ func TestIrreversiblePrepareGoesForward(t *testing.T) {
 func TestInPlaceHasNoGrace(t *testing.T) {
 	t.Parallel()
 	r := connected(t)
-	_, err := r.write(role(option.Values{"in_place": true}))
+	_, err := r.write(role(option.Values{"in_place": true, "grace_period": int64(60)}))
 	requireKind(t, fault.Invalid, err, "grace_period: must be 0")
 	_, err = r.write(role(option.Values{"in_place": true, "grace_period": int64(0)}))
 	require.NoError(t, err)

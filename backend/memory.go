@@ -4,6 +4,8 @@ import (
 	"maps"
 	"sync"
 	"time"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
 )
 
 // memory is what this process knows of roles beside storage, and may lose.
@@ -19,6 +21,10 @@ type remembered struct {
 	sent    map[string]bool // events handed over, not yet out of the document
 	faults  int             // storage failures in a row
 	issued  map[int]time.Time
+	// given are the secrets that came with the write of a new role, for the rotation
+	// that takes them over: they are stored as material or not at all.
+	given    secret.Map
+	givenFor string
 }
 
 func (m *memory) with(name string, do func(*remembered)) {
@@ -119,6 +125,21 @@ func (m *memory) issue(name string, version int, now, until time.Time) {
 			r.issued[version] = until
 		}
 	})
+}
+
+// hand keeps the secrets of an import for the rotation of this id.
+func (m *memory) hand(name, rotation string, secrets secret.Map) {
+	m.with(name, func(r *remembered) { r.given, r.givenFor = secrets, rotation })
+}
+
+// handed returns them, nil for any other rotation and after a restart.
+func (m *memory) handed(name, rotation string) (secrets secret.Map) {
+	m.with(name, func(r *remembered) {
+		if r.givenFor == rotation {
+			secrets = r.given
+		}
+	})
+	return secrets
 }
 
 func (m *memory) issuedUntil(name string, version int) (until time.Time) {

@@ -23,6 +23,8 @@ func RoleOptions() option.Set {
 		{Name: "jitter", Type: option.Duration, Help: "Spreads roles that share a schedule: a fixed share of this is taken off a period, or added to a cron time."},
 		{Name: "disable_automated_rotation", Type: option.Bool, Help: "Only people rotate this role."},
 		{Name: "grace_period", Type: option.Duration, Help: "How long a version stays valid after its successor took over: at least 20s and shorter than the period. Readers are told to come back within a quarter of it. Each type has a default."},
+		{Name: "wait_for_idle", Type: option.Bool, Help: "A version whose grace is over is not ended while somebody still uses it, for at most max_grace_period. Not in an emergency."},
+		{Name: "max_grace_period", Type: option.Duration, Help: "How long wait_for_idle may put off the end of a version, counted from the end of its grace; at most 30d, default 24h."},
 		{Name: "max_versions", Type: option.Int, Help: "How many versions are remembered, 2 to 100, default 10. Material of older retired ones is destroyed."},
 		{Name: "max_attempts", Type: option.Int, Help: "How many attempts a rotation has before the role is blocked for a person, 1 to 100, default 10."},
 		{Name: "overdue_after", Type: option.Duration, Help: "From which lateness the role is overdue. Default: the mount's."},
@@ -34,7 +36,7 @@ func RoleOptions() option.Set {
 func defaultPolicy(k rotator.Kind) store.Policy {
 	return store.Policy{
 		Period: rotation.Duration(k.Period), Grace: rotation.Duration(k.Grace),
-		MaxVersions: 10, MaxAttempts: 10, OnRolloutFailure: onFailureRollback,
+		MaxGrace: rotation.Duration(defaultMaxGrace), MaxVersions: 10, MaxAttempts: 10, OnRolloutFailure: onFailureRollback,
 	}
 }
 
@@ -56,6 +58,9 @@ func (e *Engine) mergePolicy(kind rotator.Rotator, role *store.Role, given optio
 	}
 	if err := overlay(RoleOptions(), &role.Policy, given); err != nil {
 		return err
+	}
+	if _, grace := given["grace_period"]; !grace && changesInPlace(kind, role) {
+		role.Policy.Grace = 0
 	}
 	return e.checkPolicy(kind, role)
 }
@@ -95,6 +100,9 @@ func (e *Engine) checkPolicy(kind rotator.Rotator, role *store.Role) error {
 	if err := checkMetadata(p.CustomMetadata); err != nil {
 		return err
 	}
+	if err := checkIdle(kind, role); err != nil {
+		return err
+	}
 	return checkGrace(kind, role, interval)
 }
 
@@ -113,7 +121,7 @@ func interval(p store.Policy) (time.Duration, error) {
 }
 
 func checkGrace(kind rotator.Rotator, role *store.Role, interval time.Duration) error {
-	if in, ok := kind.(rotator.InPlace); ok && in.InPlace(roleView(role, nil)) {
+	if changesInPlace(kind, role) {
 		if role.Policy.Grace != 0 {
 			return fault.Field("grace_period", "must be 0 for a credential that is changed in place: there is no second one to overlap with")
 		}
@@ -128,6 +136,35 @@ func checkGrace(kind rotator.Rotator, role *store.Role, interval time.Duration) 
 	}
 	return nil
 }
+
+// changesInPlace tells whether a role's versions are one credential that changes
+// where it stands.
+func changesInPlace(kind rotator.Rotator, role *store.Role) bool {
+	in, ok := kind.(rotator.InPlace)
+	return ok && in.InPlace(roleView(role, nil))
+}
+
+// checkIdle refuses to wait for something that nobody could tell, or that would
+// never come: the one user of a credential changed in place is always in use.
+func checkIdle(kind rotator.Rotator, role *store.Role) error {
+	p := role.Policy
+	_, tells := kind.(rotator.InUser)
+	switch {
+	case p.MaxGrace.Std() < 0 || p.MaxGrace.Std() > maxMaxGrace:
+		return fault.Field("max_grace_period", "must be from 0 to %s", maxMaxGrace)
+	case p.WaitForIdle && !tells:
+		return fault.Field("wait_for_idle", "is not possible for type %s: it cannot tell who uses a version", role.Type)
+	case p.WaitForIdle && changesInPlace(kind, role):
+		return fault.Field("wait_for_idle", "is not possible for a credential that is changed in place")
+	}
+	return nil
+}
+
+// Bounds of waiting until nobody uses a version any more.
+const (
+	defaultMaxGrace = 24 * time.Hour
+	maxMaxGrace     = 30 * 24 * time.Hour
+)
 
 func checkMetadata(m map[string]string) error {
 	if len(m) > 64 {

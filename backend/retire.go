@@ -16,6 +16,9 @@ import (
 func (e *Engine) disable(ctx context.Context, s *subject, number int) error {
 	v := s.state.Version(number)
 	if v.RetireBegun.IsZero() {
+		if waits, err := e.waitsForIdle(ctx, s, v); waits || err != nil {
+			return err
+		}
 		_, err := e.update(ctx, s.name, func(s *subject) error {
 			v, err := s.version(number, rotation.Retiring)
 			if err != nil {

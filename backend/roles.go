@@ -14,6 +14,7 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
 
@@ -57,7 +58,7 @@ func (e *Engine) WriteRole(ctx context.Context, w Write) (*RoleWritten, error) {
 	if stored != nil {
 		return e.changeRole(ctx, stored, role, warnings)
 	}
-	return e.createRole(ctx, role, w.Actor, warnings)
+	return e.createRole(ctx, role, w, warnings)
 }
 
 // mergeRole lays what was given over what is stored, and refuses what is wrong.
@@ -209,11 +210,11 @@ func (e *Engine) tryValues(ctx context.Context, before, role *store.Role) error 
 }
 
 // createRole stores the intent of a new role and of its first rotation, and waits.
-func (e *Engine) createRole(ctx context.Context, role *store.Role, who Actor, warnings []string) (*RoleWritten, error) {
+func (e *Engine) createRole(ctx context.Context, role *store.Role, w Write, warnings []string) (*RoleWritten, error) {
 	if err := e.allowed(); err != nil {
 		return nil, err
 	}
-	by, err := e.actor(ctx, who)
+	by, err := e.actor(ctx, w.Actor)
 	if err != nil {
 		return nil, err
 	}
@@ -221,8 +222,14 @@ func (e *Engine) createRole(ctx context.Context, role *store.Role, who Actor, wa
 	if err != nil {
 		return nil, err
 	}
+	trigger := rotation.Initial
+	if e.imports(role, w.Secrets) {
+		trigger = rotation.Import
+		e.memory.hand(role.Name, id, w.Secrets)
+		defer e.memory.hand(role.Name, "", nil)
+	}
 	expected := e.waiters.expect(id)
-	if err := e.storeNewRole(ctx, role, &rotation.Intent{ID: id, Trigger: rotation.Initial, At: e.clock.Now(), Attempt: 1, Actor: by}); err != nil {
+	if err := e.storeNewRole(ctx, role, &rotation.Intent{ID: id, Trigger: trigger, At: e.clock.Now(), Attempt: 1, Actor: by}); err != nil {
 		e.waiters.forget(id)
 		return nil, err
 	}
@@ -241,6 +248,14 @@ func (e *Engine) createRole(ctx context.Context, role *store.Role, who Actor, wa
 	}
 	e.awaitGone(ctx, role.Name)
 	return nil, fault.New(fault.KindOf(err), "role %s was not created: %w", role.Name, err)
+}
+
+// imports tells whether a new role takes over a secret that exists already.
+func (e *Engine) imports(role *store.Role, secrets secret.Map) bool {
+	importer, ok := e.rotators[role.Type].(rotator.Importer)
+	view := roleView(role, nil)
+	view.Secrets = secrets
+	return ok && importer.Imports(view)
 }
 
 // endOf says how a rotation that did not succeed ended.
@@ -272,7 +287,7 @@ func (e *Engine) storeNewRole(ctx context.Context, role *store.Role, intent *rot
 	}
 	state := &rotation.State{Intent: intent, Policy: fingerprint(role.Policy)}
 	if tombstone != nil {
-		state.Highest, state.Base = tombstone.Highest, tombstone.Highest
+		state.Highest, state.Base, state.Revision = tombstone.Highest, tombstone.Highest, tombstone.Revision
 	}
 	defer e.cache.drop(role.Name)
 	if err := e.store.PutState(ctx, role.Name, state); err != nil {
@@ -417,5 +432,5 @@ func (e *Engine) endRole(ctx context.Context, s *subject) error {
 	if err := e.store.DeleteAllMaterial(ctx, s.name); err != nil {
 		return err
 	}
-	return e.store.PutTombstone(ctx, s.name, &store.Tombstone{Highest: s.state.Highest})
+	return e.store.PutTombstone(ctx, s.name, &store.Tombstone{Highest: s.state.Highest, Revision: s.state.Revision})
 }

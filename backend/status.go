@@ -145,7 +145,7 @@ func (s *subject) summary() summary {
 	case held != "":
 		out.fixed, out.reason = StateActionRequired, held
 	}
-	out.failing = st.Failures > 0 || st.Postponed != nil || st.Ahead != nil
+	out.failing = st.Failures > 0 || st.Postponed != nil && st.Postponed.Failing || st.Ahead != nil
 	for i := range st.Versions {
 		v := &st.Versions[i]
 		out.grace = out.grace || v.State == rotation.Retiring || v.State == rotation.Disabled
@@ -156,7 +156,7 @@ func (s *subject) summary() summary {
 
 // lastError is the newest trouble a person should read.
 func lastError(st *rotation.State) string {
-	if st.Postponed != nil {
+	if st.Postponed != nil && st.Postponed.Failing {
 		return "preflight: " + st.Postponed.Reason
 	}
 	if st.InFlight != nil && st.InFlight.Error != nil {
@@ -288,6 +288,9 @@ func (e *Engine) RoleStatus(ctx context.Context, name string) (*RoleStatus, erro
 func (s *subject) reason(state RoleState) string {
 	switch state {
 	case StateOverdue, StateDue:
+		if p := s.state.Postponed; p != nil && !p.Failing {
+			return p.Reason
+		}
 		return "due since " + s.state.NextRotation.Format(time.RFC3339)
 	case StateRotating:
 		if r := s.state.InFlight; r != nil {
@@ -297,6 +300,9 @@ func (s *subject) reason(state RoleState) string {
 	case StateGrace:
 		for i := range s.state.Versions {
 			if v := &s.state.Versions[i]; v.State == rotation.Retiring && !v.RetireAt.IsZero() {
+				if v.Attention != nil && !v.Attention.Failing {
+					return fmt.Sprintf("version %d: %s", v.Number, v.Attention.Reason)
+				}
 				return fmt.Sprintf("version %d lives until %s", v.Number, v.RetireAt.Format(time.RFC3339))
 			}
 		}

@@ -123,7 +123,9 @@ func (e *Engine) stepFailed(s *subject, rec *rotation.Step, failed error) error 
 	rec.State, rec.EndedTime, rec.Detail = rotation.StepFailed, now, failed.Error()
 	r := s.state.InFlight
 	why := rotation.Failure{Kind: string(fault.KindOf(failed)), Message: fmt.Sprintf("step %s failed: %s", rec.Name, failed)}
-	if previous := s.state.Version(r.PreviousVersion); s.role.Policy.OnRolloutFailure == onFailureRollback && !r.Reverting &&
+	// What was changed in place has no earlier version that lives.
+	inPlace := changesInPlace(e.rotators[s.role.Type], s.role)
+	if previous := s.state.Version(r.PreviousVersion); s.role.Policy.OnRolloutFailure == onFailureRollback && !r.Reverting && !inPlace &&
 		r.Trigger != rotation.Rollback && previous != nil && previous.State == rotation.Retiring && !previous.Compromised && previous.RetireBegun.IsZero() {
 		return s.state.Revert(now, why)
 	}

@@ -112,7 +112,7 @@ func (e *Engine) put(ctx context.Context, s *subject) error {
 	s.state.Revision++
 	if s.buried {
 		return e.store.PutTombstone(ctx, s.name, &store.Tombstone{
-			Highest: s.state.Highest, Pending: &store.Pending{Role: *s.role, State: *s.state},
+			Highest: s.state.Highest, Revision: s.state.Revision, Pending: &store.Pending{Role: *s.role, State: *s.state},
 		})
 	}
 	return e.store.PutState(ctx, s.name, s.state)

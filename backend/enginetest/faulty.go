@@ -112,6 +112,12 @@ func (f *Faulty) InPlace(r *rotator.Role) bool {
 	return ok && i.InPlace(r)
 }
 
+// Imports implements rotator.Importer where the wrapped kind does.
+func (f *Faulty) Imports(r *rotator.Role) bool {
+	i, ok := f.full.(rotator.Importer)
+	return ok && i.Imports(r)
+}
+
 // Use implements rotator.LiveUser where the wrapped kind does.
 func (f *Faulty) Use(ctx context.Context, live *rotator.LiveVersions, request any) (any, error) {
 	u, ok := f.full.(rotator.LiveUser)

@@ -307,6 +307,10 @@ func (p *Play) RotateRoot() {
 // observe is the reader: what it holds must work until its ttl has run out, and
 // what it is given must work at once.
 func (p *Play) observe() {
+	inPlace := p.inPlace()
+	if inPlace && !p.quietInPlace() {
+		return // the gap that one credential has by nature
+	}
 	now := p.Clock.Now()
 	kept := p.held[:0]
 	for _, h := range p.held {
@@ -343,6 +347,9 @@ func (p *Play) observe() {
 			p.seen[v] = true
 		}
 	}
+	if inPlace {
+		return // it is promised until the next rotation, whenever somebody asks for that
+	}
 	h := held{rendered: creds.Data, version: version, until: now.Add(time.Duration(ttl) * time.Second)}
 	if n := len(p.held); n > 0 && p.held[n-1].version == version {
 		p.held[n-1] = h
@@ -367,6 +374,7 @@ func (p *Play) End(deleted bool) []string {
 		p.Step()
 	}
 	p.checkLeft(deleted)
+	p.checkInPlace()
 	p.checkSecrets()
 	p.engine.Close()
 	return p.violations
@@ -415,6 +423,45 @@ func (p *Play) checkLeft(deleted bool) {
 	if s.Blocked != "" || s.Divergence != nil || !deleted && s.Current == 0 {
 		raw, _ := json.Marshal(s)
 		p.violate("promise 3: the role is not well: %s", raw)
+	}
+}
+
+// inPlace tells whether the role's one credential changes where it stands.
+func (p *Play) inPlace() bool {
+	role, err := p.engine.Role(context.Background(), RoleName)
+	if err != nil {
+		return false
+	}
+	in, ok := p.stage.Rotator(NewFaults(None, 0)).(rotator.InPlace)
+	return ok && in.InPlace(&rotator.Role{Name: role.Name, Values: role.Values})
+}
+
+// quietInPlace tells that nothing is on its way: exactly one stored version works
+// then, which is the current one.
+func (p *Play) quietInPlace() bool {
+	s := p.State()
+	return s.InFlight == nil && s.Intent == nil && p.settled(false)
+}
+
+// checkInPlace finds by logging in which of the stored versions work.
+func (p *Play) checkInPlace() {
+	if !p.inPlace() {
+		return
+	}
+	s := p.State()
+	disk := store.New(&Storage{Disk: p.Disk})
+	var works []int
+	for _, v := range s.Versions {
+		material, err := disk.Material(context.Background(), RoleName, v.Number)
+		if err != nil || material["password"].Empty() {
+			continue
+		}
+		if p.stage.Login(map[string]any{"username": v.Identifier, "password": material["password"].Reveal()}) == nil {
+			works = append(works, v.Number)
+		}
+	}
+	if !slices.Equal(works, []int{s.Current}) {
+		p.violate("in place: versions %v work, and exactly %d should", works, s.Current)
 	}
 }
 

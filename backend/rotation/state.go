@@ -100,6 +100,8 @@ type Divergence struct {
 	Seen []string `json:"seen,omitempty"`
 	// Identifiers are the objects that bear them.
 	Identifiers []string `json:"identifiers,omitempty"`
+	// Fence is the highest fence seen outside.
+	Fence int64 `json:"fence,omitempty"`
 }
 
 // IncidentLink ties a role to an incident that is not contained yet.
@@ -170,6 +172,7 @@ func (s *State) Begin(r Rotation, candidate *Version) error {
 		s.Versions = append(s.Versions, *candidate)
 		s.Highest = candidate.Number
 	}
+	s.CatchUp()
 	if err := s.reconcile(); err != nil {
 		return err
 	}
@@ -334,6 +337,14 @@ func (s *State) wishBegins(t Trigger) {
 	}
 }
 
+// CatchUp lets the effects of what now begins pass the fences that were seen
+// outside: the document itself was restored from an older one.
+func (s *State) CatchUp() {
+	if s.Divergence != nil {
+		s.Revision = max(s.Revision, s.Divergence.Fence)
+	}
+}
+
 // reconcile ends a divergence, if the wish that now begins asks for it: what was
 // seen is acknowledged, and what stood by is given up, since its number may not be
 // above everything seen.
@@ -431,6 +442,7 @@ func (s *State) end(now time.Time) {
 // back, as leaked: none of them is ever rolled back to. A version that leaked
 // before and is not proven dead belongs to this incident too.
 func (s *State) Compromise(incident string) {
+	s.CatchUp()
 	for i := range s.Versions {
 		v := &s.Versions[i]
 		live := v.State == Current || v.State == Retiring || v.State == Disabled

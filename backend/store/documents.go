@@ -84,6 +84,8 @@ type Policy struct {
 	Jitter           rotation.Duration `json:"jitter"`
 	Disabled         bool              `json:"disable_automated_rotation"`
 	Grace            rotation.Duration `json:"grace_period"`
+	WaitForIdle      bool              `json:"wait_for_idle"`
+	MaxGrace         rotation.Duration `json:"max_grace_period"`
 	MaxVersions      int               `json:"max_versions"`
 	MaxAttempts      int               `json:"max_attempts"`
 	OverdueAfter     rotation.Duration `json:"overdue_after"` // 0: the mount's
@@ -92,10 +94,12 @@ type Policy struct {
 }
 
 // Tombstone is what stays of a deleted role. Pending is nil once nothing is left
-// to be done; the highest version number is kept for good.
+// to be done; the highest version number, and the revision that fences of objects
+// outside may bear, are kept for good.
 type Tombstone struct {
-	Highest int      `json:"highest"`
-	Pending *Pending `json:"pending,omitempty"`
+	Highest  int      `json:"highest"`
+	Revision int64    `json:"revision"`
+	Pending  *Pending `json:"pending,omitempty"`
 }
 
 // Pending is the rest of a deleted role's life.

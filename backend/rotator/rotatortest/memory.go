@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -35,6 +36,8 @@ type memoryRole struct {
 	Fixed    string            `json:"fixed"`
 	Forward  bool              `json:"irreversible"`
 	InPlace  bool              `json:"in_place"`
+	Standing bool              `json:"standing"`
+	Username string            `json:"username"`
 }
 
 var memoryOptions = option.Set{
@@ -44,6 +47,9 @@ var memoryOptions = option.Set{
 	{Name: "destroy_after", Type: option.Duration, Default: int64(0), Help: "How long a disabled user is kept."},
 	{Name: "irreversible", Type: option.Bool, Default: false, Help: "What is prepared cannot be undone."},
 	{Name: "in_place", Type: option.Bool, Default: false, Help: "One credential, changed where it stands."},
+	{Name: "standing", Type: option.Bool, Default: false, Help: "Two users that take turns."},
+	{Name: "username", Type: option.String, Default: "", Help: "A user to take over, with its password."},
+	{Name: "password", Type: option.String, Secret: true, Help: "The password of the user to take over."},
 	{Name: "fixed", Type: option.String, Default: "", Help: "Cannot be changed.", Immutable: true},
 }
 
@@ -82,6 +88,15 @@ func (m *Memory) Plan(_ context.Context, t *rotator.Target) (*rotator.Candidate,
 	if r.ByHand && t.Current != nil {
 		return nil, &rotator.WaitsForPerson{What: "make a user by hand"}
 	}
+	if password, given := t.Role.Secrets["password"]; given {
+		return &rotator.Candidate{Identifier: r.Username, Material: secret.Map{"password": password}}, nil
+	}
+	if r.Username != "" && t.Version.Number == 1 {
+		return nil, fault.New(fault.Target, "the password of %s is not known any more", r.Username)
+	}
+	if r.shared() {
+		return planShared(t, r), nil
+	}
 	return &rotator.Candidate{
 		Identifier: fmt.Sprintf("%s_%s_v%d_%s", r.Prefix, t.Role.Name, t.Version.Number, t.Version.RotationID[:8]),
 		Material:   secret.NewMap(map[string]string{"password": rand.Text()}),
@@ -104,7 +119,13 @@ func ours(users map[string]*User, t *rotator.Target) (*User, error) {
 
 // Prepare implements rotator.Rotator.
 func (m *Memory) Prepare(_ context.Context, t *rotator.Target) error {
+	if r, err := decode(t.Role); err != nil || r.shared() {
+		return errors.Join(err, m.prepareShared(t))
+	}
 	return m.World.change(func(users map[string]*User) error {
+		if takenOver(users, t) {
+			return nil
+		}
 		u, err := ours(users, t)
 		if err != nil {
 			return err
@@ -140,6 +161,9 @@ func (m *Memory) Retire(_ context.Context, t *rotator.Target, stage rotator.Stag
 	if err != nil {
 		return p, err
 	}
+	if r.shared() {
+		return m.retireShared(t, r)
+	}
 	err = m.World.change(func(users map[string]*User) error {
 		u, err := ours(users, t)
 		if err != nil || u == nil {
@@ -162,6 +186,9 @@ func (m *Memory) Retire(_ context.Context, t *rotator.Target, stage rotator.Stag
 
 // Discard implements rotator.Rotator.
 func (m *Memory) Discard(ctx context.Context, t *rotator.Target) (rotator.Progress, error) {
+	if r, err := decode(t.Role); err != nil || r.Username == t.Version.Identifier {
+		return m.giveBack(t)
+	}
 	return m.Retire(ctx, t, rotator.Destroy)
 }
 
@@ -238,8 +265,7 @@ func (m *Memory) PrepareIsIrreversible(r *rotator.Role) bool {
 	return err == nil && decoded.Forward
 }
 
-// InPlace implements rotator.InPlace; that the credential is one is left to the
-// imagination.
+// InPlace implements rotator.InPlace.
 func (m *Memory) InPlace(r *rotator.Role) bool {
 	decoded, err := decode(r)
 	return err == nil && decoded.InPlace

@@ -102,20 +102,30 @@ var quietSettings = [][2]string{
 // the statement is kept out of the server's log; elsewhere the log may hold the
 // verifier, but never a password.
 func (s *Session) ExecSecret(ctx context.Context, sql string, hidden secret.String) error {
+	return s.quietly(ctx, hidden, func() error { return s.Exec(ctx, sql) })
+}
+
+// ExecForeignSecret is ExecForeign for a statement that holds a verifier, as
+// ExecSecret is for Exec.
+func (s *Session) ExecForeignSecret(ctx context.Context, sql string, hidden secret.String) error {
+	return s.quietly(ctx, hidden, func() error { return s.ExecForeign(ctx, sql) })
+}
+
+func (s *Session) quietly(ctx context.Context, hidden secret.String, do func() error) error {
 	s.secrets = append(s.secrets, hidden)
 	quiet, err := s.maySilence(ctx)
 	if err != nil {
 		return err
 	}
 	if !quiet {
-		return s.Exec(ctx, sql)
+		return do()
 	}
 	for _, setting := range quietSettings {
 		if err := s.Exec(ctx, "SET LOCAL "+setting[0]+" = '"+setting[1]+"'"); err != nil {
 			return err
 		}
 	}
-	if err := s.Exec(ctx, sql); err != nil {
+	if err := do(); err != nil {
 		return err
 	}
 	for _, setting := range quietSettings {
@@ -172,13 +182,13 @@ func (s *Session) Attempt(ctx context.Context, do func() error) error {
 // ErrTransactionEnded tells that a statement ended the transaction it ran in.
 var ErrTransactionEnded = errors.New("the statement ended its transaction")
 
-// ExecForeign runs one statement that an operator wrote, inside a transaction that
-// is to be rolled back. Several at once, which a COMMIT could stand between, are
+// ExecForeign runs one statement that an operator wrote, inside a transaction, which
+// must outlive it. Several at once, which a COMMIT could stand between, are
 // refused by the extended protocol, which takes a statement at a time; the rows of
 // a query are thrown away. See EndsTransaction for what has to be refused before.
 func (s *Session) ExecForeign(ctx context.Context, sql string) error {
 	if EndsTransaction(sql) {
-		return fault.New(fault.Conflict, "it must not begin or end a transaction: what it does is rolled back: %w", ErrTransactionEnded)
+		return fault.New(fault.Conflict, "it must not begin or end a transaction: %w", ErrTransactionEnded)
 	}
 	conn := s.conn.PgConn()
 	result := conn.ExecParams(ctx, sql, nil, nil, nil, nil)
@@ -189,7 +199,7 @@ func (s *Session) ExecForeign(ctx context.Context, sql string) error {
 		return classify(err, s.secrets...)
 	}
 	if conn.TxStatus() != inTransaction {
-		return fault.New(fault.Conflict, "it ended the transaction that was to be rolled back: %w", ErrTransactionEnded)
+		return fault.New(fault.Conflict, "it ended the transaction that it ran in: %w", ErrTransactionEnded)
 	}
 	return nil
 }

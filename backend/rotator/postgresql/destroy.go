@@ -46,6 +46,13 @@ func (r *retirement) destroy(ctx context.Context, p *rotator.Progress) error {
 		if err := r.noPreparedTransactions(ctx, s); err != nil {
 			return err
 		}
+		if err := r.revoke(ctx); err != nil {
+			return err
+		}
+		// The statements may have dropped it.
+		if u, err = r.own(ctx, s); err != nil || !u.exists {
+			return err
+		}
 		databases, err := r.databases(ctx, s, u)
 		if err != nil {
 			return err
@@ -218,6 +225,9 @@ func (r *retirement) countOwned(ctx context.Context, s *postgres.Session) (n int
 // reassign checks the group again: a function handed to what became a superuser
 // meanwhile would run with its power.
 func (r *retirement) reassign(ctx context.Context, s *postgres.Session) error {
+	if r.group == "" {
+		return &leftError{"the user stays, disabled: it owns objects and the role has no member_of to hand them to: let revocation_statements hand them over (REASSIGN OWNED), or do it by hand, in each database"}
+	}
 	if err := checkGroup(ctx, s, r.group, r.connection.options); err != nil {
 		if fault.Is(err, fault.Invalid) {
 			return &leftError{"the user stays, disabled: it owns objects and has no successor: " + err.Error()}

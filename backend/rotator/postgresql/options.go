@@ -18,12 +18,15 @@ var strategies = []string{newUser}
 
 var roleOptionSet = option.Set{
 	{Name: "strategy", Type: option.String, Default: newUser, Help: "How versions follow each other: new_user makes a fresh database user for each version."},
-	{Name: "member_of", Type: option.String, Help: "The group role that each user becomes a member of and acts as; it owns the objects and holds the grants."},
+	{Name: "member_of", Type: option.String, Help: "The group role that each user becomes a member of and acts as; it owns the objects and holds the grants. Required without creation_statements."},
 	{Name: "username_prefix", Type: option.String, Help: "Beginning of the user names, <prefix>_v<version>_<random>. Default: derived from the role's name."},
 	{Name: "username_template", Type: option.String, Help: "Template of the user names, in place of username_prefix; knows .RoleName, .Version and .RotationID and must yield another name for each version."},
 	{Name: "password_policy", Type: option.String, Help: "Vault password policy. Default: 40 random letters and digits."},
-	{Name: "connection_limit", Type: option.Int, Default: int64(-1), Help: "CONNECTION LIMIT of each user; -1 for none. During the grace period two users live, each with this limit."},
+	{Name: "connection_limit", Type: option.Int, Default: int64(noConnectionLimit), Help: "CONNECTION LIMIT of each user; -1 for none. During the grace period two users live, each with this limit."},
 	{Name: "settings", Type: option.Map, Help: "Settings of the users' sessions, as in ALTER ROLE ... SET; only those that every user may set. Names with a dot need allow_custom_statements on the connection."},
+	{Name: "creation_statements", Type: option.Lines, Help: "SQL statements that make each user, in place of what member_of, settings and connection_limit do; they know {{name}}, {{password}} (a SCRAM verifier) and {{expiration}}. Needs allow_custom_statements on the connection."},
+	{Name: "rotation_statements", Type: option.Lines, Help: "SQL statements that give a user made by creation_statements its login again when it is brought back by a rollback; same placeholders. Default: ALTER ROLE ... LOGIN PASSWORD."},
+	{Name: "revocation_statements", Type: option.Lines, Help: "SQL statements that run before a user is dropped, in the connection's database; they know {{name}} and {{expiration}}. Needs allow_custom_statements on the connection."},
 	{Name: "verification_statements", Type: option.Lines, Help: "SQL statements that a new user must be able to run before it is handed out; what they change is rolled back. Needs allow_custom_statements on the connection."},
 }
 
@@ -35,6 +38,9 @@ type roleOptions struct {
 	PasswordPolicy         string            `json:"password_policy"`
 	ConnectionLimit        int64             `json:"connection_limit"`
 	Settings               map[string]string `json:"settings"`
+	CreationStatements     []string          `json:"creation_statements"`
+	RotationStatements     []string          `json:"rotation_statements"`
+	RevocationStatements   []string          `json:"revocation_statements"`
 	VerificationStatements []string          `json:"verification_statements"`
 }
 
@@ -58,11 +64,14 @@ func (*Rotator) CheckRole(_, after *rotator.Role) error {
 	}
 	for _, check := range []func() error{
 		o.checkStrategy,
-		func() error { return checkGroupName(o.MemberOf, connection) },
+		func() error { return o.checkMemberOf(connection) },
 		func() error { return o.checkNames(after.Name) },
 		o.checkLimits,
 		func() error { return o.checkSettings(connection) },
-		func() error { return o.checkStatements(connection) },
+		func() error { return o.checkCustom(connection) },
+		func() error {
+			return checkStatements("verification_statements", o.VerificationStatements, connection, "what it does is rolled back")
+		},
 	} {
 		if err := check(); err != nil {
 			return err
@@ -107,25 +116,38 @@ const (
 	maxReplaceBytes    = 32
 )
 
-func (o *roleOptions) checkStatements(c *connectionOptions) error {
-	if len(o.VerificationStatements) == 0 {
+// noConnectionLimit is PostgreSQL's own number for it.
+const noConnectionLimit = -1
+
+// checkStatements checks statements that the operator wrote; transaction says what
+// they run in.
+func checkStatements(field string, statements []string, c *connectionOptions, transaction string) error {
+	if len(statements) == 0 {
 		return nil
 	}
 	if !c.AllowCustomStatements {
-		return fault.Field("verification_statements", "need allow_custom_statements=true on the connection")
+		return fault.Field(field, "need allow_custom_statements=true on the connection")
 	}
-	if len(o.VerificationStatements) > maxStatements {
-		return fault.Field("verification_statements", "must be at most %d", maxStatements)
+	if len(statements) > maxStatements {
+		return fault.Field(field, "must be at most %d", maxStatements)
 	}
-	for i, statement := range o.VerificationStatements {
+	for i, statement := range statements {
 		if strings.TrimSpace(statement) == "" || len(statement) > maxStatementBytes || strings.ContainsRune(statement, 0) {
-			return fault.Field("verification_statements", "statement %d is empty or longer than %d bytes", i+1, maxStatementBytes)
+			return fault.Field(field, "statement %d is empty or longer than %d bytes", i+1, maxStatementBytes)
 		}
 		if postgres.EndsTransaction(statement) {
-			return fault.Field("verification_statements", "statement %d must not begin or end a transaction: what it does is rolled back", i+1)
+			return fault.Field(field, "statement %d must not begin or end a transaction: %s", i+1, transaction)
 		}
 	}
 	return nil
+}
+
+// checkMemberOf requires a group but where creation_statements make the user.
+func (o *roleOptions) checkMemberOf(c *connectionOptions) error {
+	if o.MemberOf == "" && len(o.CreationStatements) > 0 {
+		return nil
+	}
+	return checkGroupName(o.MemberOf, c)
 }
 
 // checkGroupName refuses a group that can be seen to be wrong without the server.

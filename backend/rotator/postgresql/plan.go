@@ -66,12 +66,35 @@ func (*Rotator) Restorable(t *rotator.Target) string {
 	if _, err := passwordOf(t.Material); err != nil {
 		return err.Error()
 	}
+	if o.Group == "" {
+		return customRestorable(t.Role)
+	}
 	connection, err := decodeConnection(t.Role.ConnectionValues)
 	if err == nil {
 		err = checkGroupName(o.Group, connection)
 	}
 	if err != nil {
 		return "its group can no longer be given: " + err.Error()
+	}
+	return ""
+}
+
+// customRestorable says why a user without a group cannot be brought back: what it
+// may do was given by the role's creation_statements alone.
+func customRestorable(r *rotator.Role) string {
+	options, err := decodeRole(r)
+	if err != nil {
+		return err.Error()
+	}
+	if len(options.CreationStatements) == 0 {
+		return "it was made by creation_statements, which the role no longer has"
+	}
+	connection, err := decodeConnection(r.ConnectionValues)
+	if err == nil {
+		err = options.checkCustom(connection)
+	}
+	if err != nil {
+		return err.Error()
 	}
 	return ""
 }

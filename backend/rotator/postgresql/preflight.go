@@ -33,6 +33,9 @@ func (*Rotator) Preflight(ctx context.Context, t *rotator.Target) ([]rotator.Lin
 		for _, look := range []func() (rotator.Line, error){
 			func() (rotator.Line, error) { return lookCreate(ctx, s) },
 			func() (rotator.Line, error) {
+				if options.MemberOf == "" {
+					return passed("group", "none: creation_statements say what a user may do"), nil
+				}
 				if err := checkGroup(ctx, s, options.MemberOf, connection.options); err != nil {
 					return failed("group", err), nil
 				}

@@ -16,7 +16,7 @@ import (
 // Prepare implements rotator.Rotator: the user with its group, settings and mark
 // is made in one transaction, so it is there as a whole or not at all. A user that
 // is there already and ours is brought to the same state, which also undoes a
-// Disable.
+// Disable. Custom statements take the place of all but the mark.
 func (*Rotator) Prepare(ctx context.Context, t *rotator.Target) error {
 	p, err := preparation(t)
 	if err != nil {
@@ -59,8 +59,14 @@ func preparation(t *rotator.Target) (*prepareRun, error) {
 
 func (p *prepareRun) run(ctx context.Context, s *postgres.Session) error {
 	name := p.target.Version.Identifier
-	if err := checkGroup(ctx, s, p.group, p.connection.options); err != nil {
-		return err
+	isCustom := p.group == "" || len(p.options.CreationStatements) > 0
+	if p.group != "" {
+		if err := checkGroup(ctx, s, p.group, p.connection.options); err != nil {
+			return err
+		}
+	}
+	if isCustom {
+		return p.prepareCustom(ctx)
 	}
 	if err := p.options.checkSettingsAt(ctx, s, p.connection.options); err != nil {
 		return err

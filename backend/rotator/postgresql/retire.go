@@ -49,6 +49,7 @@ type retirement struct {
 	target     *rotator.Target
 	connection *Connection
 	group      string
+	options    *roleOptions
 	// foreign is set when a user of the name is not ours.
 	foreign error
 }
@@ -62,7 +63,11 @@ func newRetirement(t *rotator.Target) (*retirement, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &retirement{target: t, connection: connection, group: o.Group}, nil
+	options, err := decodeRole(t.Role)
+	if err != nil {
+		return nil, err
+	}
+	return &retirement{target: t, connection: connection, group: o.Group, options: options}, nil
 }
 
 func (r *retirement) name() string { return r.target.Version.Identifier }

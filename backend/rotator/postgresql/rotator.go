@@ -59,13 +59,14 @@ func (*Rotator) Kind() rotator.Kind {
 // object is what a version's Object holds.
 type object struct {
 	// Group is the role the user was made a member of, whatever the role's
-	// member_of says by now: it is what inherits from the user.
-	Group string `json:"group"`
+	// member_of says by now: it is what inherits from the user. Empty for a user
+	// that creation_statements made and that acts as itself.
+	Group string `json:"group,omitempty"`
 }
 
 func objectOf(v *rotation.Version) (object, error) {
 	var o object
-	if err := json.Unmarshal(v.Object, &o); err != nil || o.Group == "" || v.Identifier == "" {
+	if err := json.Unmarshal(v.Object, &o); err != nil || v.Identifier == "" {
 		return o, fault.New(fault.Internal, "version %d does not say which user it is", v.Number)
 	}
 	return o, nil

@@ -52,7 +52,7 @@ func checkIdentity(ctx context.Context, s *postgres.Session, user, group string)
 	if session != user {
 		return fault.New(fault.Target, "logged in as %s, but the session belongs to %s", quoted(user), quoted(session))
 	}
-	if current != group {
+	if group != "" && current != group {
 		return fault.New(fault.Target, "the user %s acts as %s and not as its group %s", quoted(user), quoted(current), quoted(group))
 	}
 	return nil

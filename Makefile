@@ -19,6 +19,7 @@ RUN      ?= .
 PACKAGES ?= $$(go list ./... | grep -v '^$(MODULE)/tests')
 FUZZTIME ?= 10s
 COUNT    ?= 6
+MAJORS   ?= 13 14 15 16 17 18
 
 # The crash enumeration against a real PostgreSQL logs in thousands of times, and its cryptography is
 # several times slower under the race detector. Its twin in memory, TestCrashAnywhere, drives the same
@@ -31,7 +32,7 @@ servers = PGTEST_BIN="$$(scripts/ensure-postgres)"; VAULT_BINARY="$$(scripts/ens
 
 .PHONY: help
 help: ## this list
-	@awk 'BEGIN { FS = ":.*## " } /^##@/ { print substr($$0, 5) ":" } /^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { print substr($$0, 5) ":" } /^[a-z0-9-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
 
 ##@ Two to start with
 
@@ -66,6 +67,14 @@ test-unit: check-go check-race ## tests beside the code (some start a PostgreSQL
 .PHONY: test-e2e
 test-e2e: check-go ## tests/: the plugin as a process in a real Vault, against a real PostgreSQL
 	@$(servers); go test -count=1 -timeout 25m -run '$(RUN)' ./tests/...
+
+.PHONY: test-postgres-matrix
+test-postgres-matrix: check-go ## the PostgreSQL suites against servers of MAJORS (13 to 18), fetched when missing
+	@for major in $(MAJORS); do \
+		PGTEST_BIN="$$(scripts/ensure-postgres --major $$major)"; export PGTEST_BIN; \
+		printf '%s\n' "--- PostgreSQL $$major: $$PGTEST_BIN"; \
+		go test -count=1 -timeout 30m -run '$(RUN)' ./backend/postgres ./backend/rotator/postgresql; \
+	done
 
 .PHONY: lint
 lint: check-go ## linters, import rules, formatting, shell scripts, go.mod

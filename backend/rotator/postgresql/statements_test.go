@@ -257,3 +257,32 @@ func TestStatementsAnswerLost(t *testing.T) {
 		require.False(t, f.exists(target.Version.Identifier))
 	}
 }
+
+// With member_of, the statements have to make the user act as the group, and the
+// group inherits what the user owns.
+func TestStatementsWithGroup(t *testing.T) {
+	for name, superuser := range admins {
+		t.Run(name, func(t *testing.T) {
+			f := customFixture(t, superuser, granting())
+			r := postgresql.New()
+			f.role.Values["member_of"] = f.group
+			lacking := f.plan(1)
+			require.NoError(t, r.Prepare(f.ctx(), lacking))
+			require.ErrorContains(t, r.Verify(f.ctx(), lacking), "and not as its group")
+			_, err := r.Discard(f.ctx(), lacking)
+			require.NoError(t, err)
+
+			f.role.Values["creation_statements"] = []string{
+				createStatement, "GRANT " + pgtest.Ident(f.group) + ` TO "{{name}}"`, `ALTER ROLE "{{name}}" SET role = ` + pgtest.Ident(f.group),
+			}
+			f.server.MustExec(t, f.database, "GRANT CREATE ON SCHEMA public TO PUBLIC")
+			target := f.prepared(2)
+			f.asUser(target, f.database, "CREATE TABLE public.mine (id int)")
+			progress, err := r.Retire(f.ctx(), target, rotator.Destroy)
+			require.NoError(t, err)
+			require.Empty(t, progress.Left+progress.NotYet)
+			require.False(t, f.exists(target.Version.Identifier))
+			require.Equal(t, f.group, f.server.MustQuery(t, f.database, "SELECT tableowner::text FROM pg_tables WHERE tablename = 'mine'"))
+		})
+	}
+}

@@ -66,7 +66,8 @@ test-unit: check-go check-race ## tests beside the code (some start a PostgreSQL
 
 .PHONY: test-e2e
 test-e2e: check-go ## tests/: the plugin as a process in a real Vault, against a real PostgreSQL
-	@$(servers); go test -count=1 -timeout 25m -run '$(RUN)' ./tests/...
+	@$(servers); PGBOUNCER_BINARY="$$(scripts/ensure-pgbouncer)"; export PGBOUNCER_BINARY; \
+	go test -count=1 -timeout 25m -run '$(RUN)' ./tests/...
 
 .PHONY: test-postgres-matrix
 test-postgres-matrix: check-go ## the PostgreSQL suites against servers of MAJORS (13 to 18), fetched when missing

@@ -10,25 +10,25 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
 
-// incidentsLock is held while an incident document is read, changed and written:
+// incidentLock is held while an incident's header is read, changed and written:
 // several roles may share one. No role's lock is held then.
-const incidentsLock = "incident documents"
+func incidentLock(id string) string { return "incident " + id }
 
 // openIncident writes the record before anything else happens.
-func (e *Engine) openIncident(ctx context.Context, r EmergencyRequest, by rotation.Actor, roles ...string) (*store.Incident, error) {
+func (e *Engine) openIncident(ctx context.Context, r EmergencyRequest, by rotation.Actor, roles ...string) (*store.IncidentHeader, error) {
 	id, err := newID()
 	if err != nil {
 		return nil, err
 	}
 	now := e.clock.Now()
-	incident := &store.Incident{
+	incident := &store.IncidentHeader{
 		ID: fmt.Sprintf("%s-%s", now.Format("20060102T150405Z"), id[:8]), Severity: r.Severity, Status: store.IncidentOpen,
-		Reason: r.Reason, Actor: by, DetectedTime: now, OpenedTime: now, Roles: map[string]*store.IncidentRole{},
+		Reason: r.Reason, Actor: by, DetectedTime: now, OpenedTime: now, Marks: map[string]store.IncidentMark{},
 	}
 	for _, name := range roles {
-		incident.Roles[name] = &store.IncidentRole{}
+		incident.Marks[name] = store.IncidentMark{}
 	}
-	return incident, e.store.PutIncident(ctx, incident)
+	return incident, e.store.PutIncidentHeader(ctx, incident)
 }
 
 // dirtyIncidents asks to carry changed facts over, in the Put that changes them.
@@ -76,12 +76,12 @@ func (s *subject) replaced(incident string) bool {
 }
 
 func (e *Engine) recordIncident(ctx context.Context, role, id string, facts *store.IncidentRole) error {
-	unlock, err := e.locks.lock(ctx, incidentsLock)
+	unlock, err := e.locks.lock(ctx, incidentLock(id))
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	doc, err := e.store.Incident(ctx, id)
+	doc, err := e.store.IncidentHeader(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -89,13 +89,25 @@ func (e *Engine) recordIncident(ctx context.Context, role, id string, facts *sto
 		e.logger.Error("an incident of a role has no record", "role", role, "incident_id", id)
 		return nil
 	}
+	before, err := e.store.IncidentRole(ctx, id, role)
+	if err != nil {
+		return err
+	}
 	written := *facts
-	keepReplacement(doc.Roles[role], &written)
-	doc.Roles[role] = &written
+	keepReplacement(before, &written)
+	if err := e.store.PutIncidentRole(ctx, id, role, &written); err != nil {
+		return err
+	}
+	// The header follows: a crash in between leaves the role's link dirty, and both
+	// are written again.
+	if mark, ok := doc.Marks[role]; ok && mark.Contained == written.Contained {
+		return nil
+	}
+	doc.Marks[role] = store.IncidentMark{Contained: written.Contained}
 	if doc.Status == store.IncidentOpen && allContained(doc) {
 		doc.Status, doc.ContainedTime = store.IncidentContained, e.clock.Now()
 	}
-	return e.store.PutIncident(ctx, doc)
+	return e.store.PutIncidentHeader(ctx, doc)
 }
 
 // keepReplacement leaves what replaced the leaked versions as it was first written:
@@ -106,8 +118,8 @@ func keepReplacement(before, facts *store.IncidentRole) {
 	}
 }
 
-func allContained(doc *store.Incident) bool {
-	for _, r := range doc.Roles {
+func allContained(doc *store.IncidentHeader) bool {
+	for _, r := range doc.Marks {
 		if !r.Contained {
 			return false
 		}

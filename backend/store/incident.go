@@ -7,7 +7,10 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 )
 
-var incidentSchema = schema{what: "incident"}
+var (
+	incidentSchema     = schema{what: "incident"}
+	incidentRoleSchema = schema{what: "role of an incident"}
+)
 
 // IncidentStatus is how far an incident got.
 type IncidentStatus string
@@ -19,18 +22,32 @@ const (
 	IncidentClosed    IncidentStatus = "closed"    // a person drew the conclusion
 )
 
+// IncidentHeader is what is stored of an incident but for the facts of its roles:
+// those have documents of their own, so that a step of one role of a thousand does
+// not write them all.
+type IncidentHeader struct {
+	ID            string         `json:"id"`
+	Severity      string         `json:"severity"`
+	Status        IncidentStatus `json:"status"`
+	Reason        string         `json:"reason"`
+	Actor         rotation.Actor `json:"actor"`
+	DetectedTime  time.Time      `json:"detected_time"`
+	OpenedTime    time.Time      `json:"opened_time"`
+	ContainedTime time.Time      `json:"contained_time,omitzero"`
+	ClosedTime    time.Time      `json:"closed_time,omitzero"`
+	// Marks names every role of the incident.
+	Marks map[string]IncidentMark `json:"roles"`
+}
+
+// IncidentMark is how far one role of an incident is.
+type IncidentMark struct {
+	Contained bool `json:"contained"`
+}
+
 // Incident is the record of an emergency, over one or many roles.
 type Incident struct {
-	ID            string                   `json:"id"`
-	Severity      string                   `json:"severity"`
-	Status        IncidentStatus           `json:"status"`
-	Reason        string                   `json:"reason"`
-	Actor         rotation.Actor           `json:"actor"`
-	DetectedTime  time.Time                `json:"detected_time"`
-	OpenedTime    time.Time                `json:"opened_time"`
-	ContainedTime time.Time                `json:"contained_time,omitzero"`
-	ClosedTime    time.Time                `json:"closed_time,omitzero"`
-	Roles         map[string]*IncidentRole `json:"roles"`
+	IncidentHeader
+	Roles map[string]*IncidentRole
 }
 
 // IncidentRole is what an incident means for one role.
@@ -61,18 +78,58 @@ type IncidentStep struct {
 	Detail string    `json:"detail,omitempty"`
 }
 
-// Incident returns nil when there is none of this id.
+// Incident assembles a record; nil when there is none of this id. A role of which
+// nothing was recorded yet has empty facts.
 func (s *Store) Incident(ctx context.Context, id string) (*Incident, error) {
-	return readPtr[Incident](ctx, s, incidentKey(id), incidentSchema)
+	header, err := s.IncidentHeader(ctx, id)
+	if err != nil || header == nil {
+		return nil, err
+	}
+	out := &Incident{IncidentHeader: *header, Roles: make(map[string]*IncidentRole, len(header.Marks))}
+	for name := range header.Marks {
+		facts, err := s.IncidentRole(ctx, id, name)
+		if err != nil {
+			return nil, err
+		}
+		if facts == nil {
+			facts = &IncidentRole{}
+		}
+		out.Roles[name] = facts
+	}
+	return out, nil
 }
 
-// PutIncident stores the record.
-func (s *Store) PutIncident(ctx context.Context, i *Incident) error {
+// IncidentHeader returns nil when there is none of this id.
+func (s *Store) IncidentHeader(ctx context.Context, id string) (*IncidentHeader, error) {
+	return readPtr[IncidentHeader](ctx, s, incidentKey(id), incidentSchema)
+}
+
+// PutIncidentHeader stores an incident but for the facts of its roles.
+func (s *Store) PutIncidentHeader(ctx context.Context, i *IncidentHeader) error {
 	return s.write(ctx, incidentKey(i.ID), incidentSchema, i)
+}
+
+// IncidentRole returns what is recorded of one role, nil for nothing yet.
+func (s *Store) IncidentRole(ctx context.Context, id, name string) (*IncidentRole, error) {
+	return readPtr[IncidentRole](ctx, s, incidentRoleFolder(id)+name, incidentRoleSchema)
+}
+
+// PutIncidentRole stores what an incident means for one role.
+func (s *Store) PutIncidentRole(ctx context.Context, id, name string, facts *IncidentRole) error {
+	return s.write(ctx, incidentRoleFolder(id)+name, incidentRoleSchema, facts)
 }
 
 // DeleteIncident removes a record that turned out to tell of nothing.
 func (s *Store) DeleteIncident(ctx context.Context, id string) error {
+	roles, err := s.list(ctx, incidentRoleFolder(id))
+	if err != nil {
+		return err
+	}
+	for _, name := range roles {
+		if err := s.delete(ctx, incidentRoleFolder(id)+name); err != nil {
+			return err
+		}
+	}
 	return s.delete(ctx, incidentKey(id))
 }
 

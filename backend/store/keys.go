@@ -16,6 +16,7 @@ const (
 	materialPrefix   = "material/"
 	historyPrefix    = "history/"
 	incidentPrefix   = "incident/"
+	incidentRoles    = "incident-role/"
 	tombstonePrefix  = "tombstone/"
 )
 
@@ -34,11 +35,12 @@ func sealWrapped(key string) bool {
 	return false
 }
 
-func connectionKey(name string) string { return connectionPrefix + name }
-func roleKey(name string) string       { return rolePrefix + name }
-func stateKey(name string) string      { return statePrefix + name }
-func incidentKey(id string) string     { return incidentPrefix + id }
-func tombstoneKey(name string) string  { return tombstonePrefix + name }
+func connectionKey(name string) string    { return connectionPrefix + name }
+func roleKey(name string) string          { return rolePrefix + name }
+func stateKey(name string) string         { return statePrefix + name }
+func incidentKey(id string) string        { return incidentPrefix + id }
+func incidentRoleFolder(id string) string { return incidentRoles + id + "/" }
+func tombstoneKey(name string) string     { return tombstonePrefix + name }
 
 func materialFolder(name string) string { return materialPrefix + name + "/" }
 func materialKey(name string, version int) string {

@@ -9,6 +9,7 @@
 //	material/<name>/<version>     the only place of rotated secret bytes (seal wrap)
 //	history/<name>/<time>-<id>    rotations that ended
 //	incident/<id>                 records of emergencies
+//	incident-role/<id>/<name>     what an emergency means for one role
 //	tombstone/<name>              what a deleted role leaves to be done
 //
 // Storage has no transactions: one Put is the only atomic step.

@@ -166,11 +166,21 @@ func kinds(t *testing.T) map[string]kind {
 		"incident": {
 			"incident/20300101T000000Z-1", incidentSchema,
 			func(ctx context.Context, s *Store) (any, error) {
-				d := full[Incident](t)
+				d := full[IncidentHeader](t)
 				d.ID = "20300101T000000Z-1"
-				return &d, s.PutIncident(ctx, &d)
+				return &d, s.PutIncidentHeader(ctx, &d)
 			},
-			func(ctx context.Context, s *Store) (any, error) { return s.Incident(ctx, "20300101T000000Z-1") },
+			func(ctx context.Context, s *Store) (any, error) { return s.IncidentHeader(ctx, "20300101T000000Z-1") },
+		},
+		"incident-role": {
+			"incident-role/20300101T000000Z-1/" + name, incidentRoleSchema,
+			func(ctx context.Context, s *Store) (any, error) {
+				d := full[IncidentRole](t)
+				return &d, s.PutIncidentRole(ctx, "20300101T000000Z-1", name, &d)
+			},
+			func(ctx context.Context, s *Store) (any, error) {
+				return s.IncidentRole(ctx, "20300101T000000Z-1", name)
+			},
 		},
 	}
 }
@@ -491,7 +501,7 @@ func TestDeleteRoleLeavesNothingButMaterialAndTombstone(t *testing.T) {
 		require.NoError(t, err)
 		return keys
 	}
-	rest := []string{"config", "instance", "connection/" + name, "role/" + name + "2", "tombstone/" + name, "incident/20300101T000000Z-1"}
+	rest := []string{"config", "instance", "connection/" + name, "role/" + name + "2", "tombstone/" + name, "incident/20300101T000000Z-1", "incident-role/20300101T000000Z-1/" + name}
 	require.ElementsMatch(t, append([]string{"material/" + name + "/7"}, rest...), keys())
 	require.NoError(t, s.PutMaterial(t.Context(), name, 10, nil))
 	require.NoError(t, s.PutMaterial(t.Context(), name+"2", 1, nil))
@@ -512,7 +522,7 @@ func TestLists(t *testing.T) {
 		require.NoError(t, s.PutRole(t.Context(), &Role{Name: n}))
 		require.NoError(t, s.PutConnection(t.Context(), &Connection{Name: n}))
 		require.NoError(t, s.PutTombstone(t.Context(), n, &Tombstone{}))
-		require.NoError(t, s.PutIncident(t.Context(), &Incident{ID: n}))
+		require.NoError(t, s.PutIncidentHeader(t.Context(), &IncidentHeader{ID: n}))
 	}
 	for what, list := range map[string]func(context.Context) ([]string, error){
 		"roles": s.Roles, "connections": s.Connections, "tombstones": s.Tombstones, "incidents": s.Incidents,
@@ -610,6 +620,7 @@ func TestStorageFailuresAreIOErrors(t *testing.T) {
 			func(s *Store) error { return s.DeleteAllMaterial(ctx, name) },
 			func(s *Store) error { return s.DeleteMaterial(ctx, name, 7) },
 			func(s *Store) error { return s.DeleteConnection(ctx, name) },
+			func(s *Store) error { return s.DeleteIncident(ctx, "20300101T000000Z-1") },
 		},
 	} {
 		for _, do := range do {

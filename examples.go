@@ -90,7 +90,7 @@ var exampleIncident = map[string]any{
 		"name": "database", "replaced_by": 4, "replaced_time": "2026-03-01T10:00:01Z",
 		"compromised_versions": []any{map[string]any{
 			"version": 3, "identifier": "database_v3_w7m1p0", "revoked_time": "2026-03-01T10:00:02Z", "sessions_ended": 2,
-			"proof": map[string]any{"time": "2026-03-01T10:00:02Z", "result": `PostgreSQL refused "database_v3_w7m1p0" (SQLSTATE 28P01) and accepted "database_v4_k3x9q2" a moment later`},
+			"proof": map[string]any{"time": "2026-03-01T10:00:02Z", "result": `PostgreSQL refused "database_v3_w7m1p0" (SQLSTATE 28P01) and accepted "database_v4_k3x9q2" a moment later, primary only`},
 		}},
 	}},
 	"steps": []any{map[string]any{

@@ -12,7 +12,8 @@ import (
 // Probe implements rotator.Prober. The server's own refusal of the old login and
 // its acceptance of the current one, over the same path a moment later, prove the
 // old one dead; no answer, or a refusal for another reason, proves nothing and is
-// an error. A server answers 28P01 for a dropped user too.
+// an error. A server answers 28P01 for a dropped user too. Standby servers are not
+// asked: the proof says that it covers the primary only.
 func (*Rotator) Probe(ctx context.Context, t *rotator.Target) (rotator.Proof, error) {
 	connection, err := open(t)
 	if err != nil {
@@ -35,7 +36,7 @@ func (*Rotator) Probe(ctx context.Context, t *rotator.Target) (rotator.Proof, er
 	if err != nil {
 		return rotator.Proof{}, notAProof(err)
 	}
-	return rotator.Proof{Dead: true, Result: bounded(fmt.Sprintf("PostgreSQL refused %s (SQLSTATE %s) and accepted %s a moment later",
+	return rotator.Proof{Dead: true, Result: bounded(fmt.Sprintf("PostgreSQL refused %s (SQLSTATE %s) and accepted %s a moment later, primary only",
 		quoted(t.Version.Identifier), code, quoted(witness)))}, nil
 }
 

@@ -50,7 +50,7 @@ func (e *Engine) waitForObject(ctx context.Context, s *subject, i rotation.Inten
 		}
 		now := e.clock.Now()
 		if i.Force && v.State == rotation.Retiring && v.RetireBegun.IsZero() {
-			v.RetireAt, v.RetireBegun, v.Attention = now, now, nil
+			v.RetireNow(now)
 			return nil
 		}
 		until, reason := freeFrom(v, now)

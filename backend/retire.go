@@ -280,7 +280,7 @@ func (e *Engine) Retire(ctx context.Context, name string, r RetireRequest) (*rot
 			return fault.New(fault.Conflict, "version %d may be in use until %s by readers that were promised so: retire it then, or with force=true", v.Number, until.Format(time.RFC3339))
 		}
 		number = v.Number
-		v.RetireAt, v.RetireBegun, v.Attention = now, now, nil
+		v.RetireNow(now)
 		return nil
 	})
 	if err != nil {

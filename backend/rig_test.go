@@ -53,9 +53,12 @@ func created(t *testing.T, role option.Values, change ...func(*enginetest.Stage)
 	return r
 }
 
-func (r *rig) rotate() (out *rotation.Rotation, err error) {
+func (r *rig) rotate() (*rotation.Rotation, error) { return r.rotateBy(backend.RotateRequest{}) }
+
+func (r *rig) rotateBy(request backend.RotateRequest) (out *rotation.Rotation, err error) {
+	request.Wait = backend.Wait
 	err = r.Act(func(ctx context.Context, e *backend.Engine) (err error) {
-		out, err = e.Rotate(ctx, app, backend.RotateRequest{Wait: backend.Wait})
+		out, err = e.Rotate(ctx, app, request)
 		return err
 	})
 	return out, err

@@ -18,15 +18,6 @@ import (
 
 var standing = option.Values{"standing": true}
 
-func (r *rig) rotateBy(request backend.RotateRequest) (out *rotation.Rotation, err error) {
-	request.Wait = backend.Wait
-	err = r.Act(func(ctx context.Context, e *backend.Engine) (err error) {
-		out, err = e.Rotate(ctx, app, request)
-		return err
-	})
-	return out, err
-}
-
 func TestTheOtherUserIsNotTouchedBeforeItsVersionEnds(t *testing.T) {
 	t.Parallel()
 	r := created(t, standing)

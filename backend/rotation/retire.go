@@ -15,6 +15,9 @@ func (s *State) BeginRetire(number int, now time.Time) {
 	}
 }
 
+// RetireNow lets the retirement of a version begin whatever was promised.
+func (v *Version) RetireNow(now time.Time) { v.RetireAt, v.RetireBegun, v.Attention = now, now, nil }
+
 // DisableDone records the first stage of a retirement.
 func (s *State) DisableDone(number int, destroyAt time.Time, sessions int) error {
 	v := s.Version(number)

@@ -53,13 +53,8 @@ func (b *Bouncer) start(ctx context.Context, database string) (err error) {
 	if b.dir, err = os.MkdirTemp("", "pgbouncer-"); err != nil {
 		return fmt.Errorf("make a directory for PgBouncer: %w", err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return fmt.Errorf("find a free port: %w", err)
-	}
-	b.port = l.Addr().(*net.TCPAddr).Port
-	if err := l.Close(); err != nil {
-		return fmt.Errorf("find a free port: %w", err)
+	if b.port, err = freePort(); err != nil {
+		return err
 	}
 	files := map[string]string{"users": fmt.Sprintf("%q %q\n", bouncerUser, password), "ini": b.settings()}
 	for name, content := range files {

@@ -104,18 +104,26 @@ func (s *Server) create(ctx context.Context, o Options) (err error) {
 }
 
 func (s *Server) startOnFreePort(ctx context.Context, o Options) error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return fmt.Errorf("find a free port: %w", err)
-	}
-	s.port = l.Addr().(*net.TCPAddr).Port
-	if err := l.Close(); err != nil {
-		return fmt.Errorf("find a free port: %w", err)
+	var err error
+	if s.port, err = freePort(); err != nil {
+		return err
 	}
 	if err := s.writeSettings(o.Settings); err != nil {
 		return err
 	}
 	return s.Resume(ctx)
+}
+
+// freePort is one that nobody listens on at this moment.
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, fmt.Errorf("find a free port: %w", err)
+	}
+	if err := l.Close(); err != nil {
+		return 0, fmt.Errorf("find a free port: %w", err)
+	}
+	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 // writeSettings writes a file that postgresql.conf includes last.

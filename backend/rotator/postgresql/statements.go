@@ -34,19 +34,28 @@ type customStatements struct {
 	known, required []string
 }
 
-func (o *roleOptions) customStatements() []customStatements {
-	all, both := []string{namePlaceholder, passwordPlaceholder, expirationPlaceholder}, []string{namePlaceholder, passwordPlaceholder}
-	return []customStatements{
-		{"creation_statements", o.CreationStatements, all, both},
-		{"rotation_statements", o.RotationStatements, all, both},
-		{"revocation_statements", o.RevocationStatements, []string{namePlaceholder, expirationPlaceholder}, []string{namePlaceholder}},
-	}
+var (
+	allPlaceholders      = []string{namePlaceholder, passwordPlaceholder, expirationPlaceholder}
+	loginPlaceholders    = []string{namePlaceholder, passwordPlaceholder}
+	deadlinePlaceholders = []string{namePlaceholder, expirationPlaceholder}
+)
+
+func (o *roleOptions) creation() customStatements {
+	return customStatements{"creation_statements", o.CreationStatements, allPlaceholders, loginPlaceholders}
+}
+
+func (o *roleOptions) rotation() customStatements {
+	return customStatements{"rotation_statements", o.RotationStatements, allPlaceholders, loginPlaceholders}
+}
+
+func (o *roleOptions) revocation() customStatements {
+	return customStatements{"revocation_statements", o.RevocationStatements, deadlinePlaceholders, []string{namePlaceholder}}
 }
 
 // checkCustom refuses custom statements that can be seen to be wrong without the
 // server, and options that they take the place of.
 func (o *roleOptions) checkCustom(c *connectionOptions) error {
-	for _, custom := range o.customStatements() {
+	for _, custom := range []customStatements{o.creation(), o.rotation(), o.revocation()} {
 		if err := custom.check(c); err != nil {
 			return err
 		}
@@ -156,7 +165,7 @@ func (p *prepareRun) prepareCustom(ctx context.Context) error {
 		if len(p.options.CreationStatements) == 0 {
 			return fault.New(fault.Conflict, "the user %s is gone and was made by creation_statements, which the role no longer has", quoted(p.target.Version.Identifier))
 		}
-		if err := p.custom().run(ctx, s, p.options.customStatements()[0]); err != nil {
+		if err := p.custom().run(ctx, s, p.options.creation()); err != nil {
 			return err
 		}
 		if err := p.harmless(ctx, s, "creation_statements"); err != nil {
@@ -170,7 +179,7 @@ func (p *prepareRun) prepareCustom(ctx context.Context) error {
 // in one transaction, so nothing else of it can be missing.
 func (p *prepareRun) reviveCustom(ctx context.Context, s *postgres.Session) error {
 	if len(p.options.RotationStatements) > 0 {
-		if err := p.custom().run(ctx, s, p.options.customStatements()[1]); err != nil {
+		if err := p.custom().run(ctx, s, p.options.rotation()); err != nil {
 			return err
 		}
 		return p.harmless(ctx, s, "rotation_statements")
@@ -241,7 +250,7 @@ func (r *retirement) revoke(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := statements.run(ctx, s, r.options.customStatements()[2]); err != nil {
+		if err := statements.run(ctx, s, r.options.revocation()); err != nil {
 			return err
 		}
 		if u, err = r.own(ctx, s); err != nil || !u.exists {

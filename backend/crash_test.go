@@ -89,6 +89,12 @@ var scenarios = []enginetest.Scenario{
 		p.Emergency(true)
 		p.Wait(time.Minute)
 	}},
+	{Name: "standing users, emergency", AtLeast: 25, Run: func(p *enginetest.Play) {
+		p.Create(option.Values{"standing": true})
+		p.Rotate()
+		p.Emergency(false)
+		p.Wait(time.Minute)
+	}},
 	{Name: "in place", AtLeast: 30, Run: func(p *enginetest.Play) {
 		p.Create(inPlace)
 		first := p.Current()

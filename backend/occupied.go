@@ -36,8 +36,9 @@ func (s *subject) occupant(identifier string) *rotation.Version {
 const recheckObject = 5 * time.Second
 
 // waitForObject ends a request for a rotation with the time from which on it is
-// possible, or, with force, ends the version in the way at once. What nobody waits
-// for, the schedule or a further attempt, is put off until then.
+// possible, or, with force and in an emergency, which both end what readers hold,
+// ends the version in the way at once. What nobody waits for, the schedule or a
+// further attempt, is put off until then.
 func (e *Engine) waitForObject(ctx context.Context, s *subject, i rotation.Intent, by rotation.Version) error {
 	var refused error
 	_, err := e.update(ctx, s.name, func(s *subject) error {
@@ -49,7 +50,7 @@ func (e *Engine) waitForObject(ctx context.Context, s *subject, i rotation.Inten
 			return err
 		}
 		now := e.clock.Now()
-		if i.Force && v.State == rotation.Retiring && v.RetireBegun.IsZero() {
+		if (i.Force || i.Trigger == rotation.Emergency) && v.State == rotation.Retiring && v.RetireBegun.IsZero() {
 			v.RetireNow(now)
 			return nil
 		}

@@ -41,6 +41,19 @@ func TestTheOtherUserIsNotTouchedBeforeItsVersionEnds(t *testing.T) {
 	require.Len(t, r.world.Users(), 3, "two users and the administrator, whatever happens")
 }
 
+// Both users leaked: the one that is needed for the replacement is not waited for.
+func TestAnEmergencyDoesNotWaitForTheOtherUser(t *testing.T) {
+	t.Parallel()
+	r := created(t, option.Values{"standing": true, "grace_period": int64(3600), "rotation_period": int64(30 * 24 * 3600)})
+	r.Rotate()
+	first, second := r.State().Version(1).Identifier, r.State().Version(2).Identifier
+	r.emergency(false)
+	r.waitUntil("replaced", time.Minute, func() bool { return r.Current() == 3 })
+	require.Equal(t, first, r.State().CurrentVersion().Identifier)
+	r.waitUntil("contained", time.Minute, func() bool { return r.State().Version(1).ProvenDead() && r.State().Version(2).ProvenDead() })
+	require.False(t, r.world.Users()[second].Enabled)
+}
+
 func TestTheScheduleWaitsForTheOtherUser(t *testing.T) {
 	t.Parallel()
 	r := created(t, option.Values{"standing": true, "wait_for_idle": true, "max_grace_period": int64(3600), "rotation_period": int64(120)})

@@ -24,8 +24,7 @@ func (e *Engine) target(ctx context.Context, s *subject, version rotation.Versio
 	t := &rotator.Target{
 		Version: version, MarkKey: markKey(identity), Passwords: e.system, Now: e.clock.Now(),
 		Mark:   mark.Mark{Instance: identity.ID, Role: s.name, Version: version.Number, RotationID: version.RotationID},
-		Others: slices.DeleteFunc(slices.Clone(s.state.Versions), func(v rotation.Version) bool { return v.Number == version.Number }),
-		Fence:  s.state.Revision,
+		Others: s.others(version.Number), Fence: s.state.Revision,
 	}
 	if version.HasMaterial {
 		if t.Material, err = e.store.Material(ctx, s.name, version.Number); err != nil {
@@ -53,6 +52,11 @@ func (e *Engine) target(ctx context.Context, s *subject, version rotation.Versio
 	}
 	t.Conn, err = e.connections.open(ctx, conn)
 	return t, err
+}
+
+// others are all versions but one.
+func (s *subject) others(number int) []rotation.Version {
+	return slices.DeleteFunc(slices.Clone(s.state.Versions), func(v rotation.Version) bool { return v.Number == number })
 }
 
 // roleView is a stored role as a rotator sees it.

@@ -22,9 +22,39 @@ var stages atomic.Int64
 
 // postgresStage is a stage whose target is a real server: a group and an
 // administrator with least rights of its own, in a shared database.
-func postgresStage(t *testing.T) *enginetest.Stage {
+func postgresStage(t *testing.T) *enginetest.Stage { stage, _ := namedStage(t); return stage }
+
+// alternateStage is one whose roles have two standing users.
+func alternateStage(t *testing.T) *enginetest.Stage {
+	stage, id := namedStage(t)
+	delete(stage.Role, "username_prefix")
+	stage.Role["strategy"], stage.Role["usernames"] = "alternate", []string{id + "_blue", id + "_green"}
+	return stage
+}
+
+// inPlaceStage is one whose roles have one user.
+func inPlaceStage(t *testing.T) *enginetest.Stage {
+	stage, id := namedStage(t)
+	delete(stage.Role, "username_prefix")
+	stage.Role["strategy"], stage.Role["username"], stage.Role["grace_period"] = "in_place", id+"_only", int64(0)
+	return stage
+}
+
+// importStage is one whose roles take over a user that people made.
+func importStage(t *testing.T) *enginetest.Stage {
+	stage, id := namedStage(t)
+	user, server := id+"_byhand", pgtest.Shared(t)
+	server.MustExec(t, "postgres", "CREATE ROLE "+user+" LOGIN PASSWORD 'by-hand-canary'",
+		"CREATE SCHEMA "+id+" AUTHORIZATION "+user, "GRANT CREATE ON DATABASE postgres TO "+id+"_group", // an owner that is to follow must be able to create
+		"DO $$ BEGIN IF current_setting('server_version_num')::int >= 160000 THEN EXECUTE 'GRANT "+user+" TO "+id+"_admin WITH ADMIN TRUE'; END IF; END $$")
+	stage.Role["username"], stage.Role["adopt_ownership"], stage.Role["drop_imported"] = user, true, true
+	stage.RoleSecrets = secret.NewMap(map[string]string{"password": "by-hand-canary"})
+	return stage
+}
+
+func namedStage(t *testing.T) (stage *enginetest.Stage, id string) {
 	server := pgtest.Shared(t)
-	id := fmt.Sprintf("crash%d", stages.Add(1))
+	id = fmt.Sprintf("crash%d", stages.Add(1))
 	admin, group := id+"_admin", id+"_group"
 	server.MustExec(t, "postgres",
 		"CREATE ROLE "+group,
@@ -41,15 +71,20 @@ func postgresStage(t *testing.T) *enginetest.Stage {
 		Login:   func(rendered map[string]any) error { return loginAsReader(server, rendered) },
 		Objects: func() ([]string, error) {
 			out, err := server.QueryString(context.Background(), "postgres",
-				"SELECT coalesce(string_agg(rolname, ','), '') FROM pg_roles WHERE starts_with(rolname, $1) AND starts_with(shobj_description(oid, 'pg_authid'), $2)", id, mark.Prefix)
+				markedUsers, id, mark.Prefix)
 			if err != nil || out == "" {
 				return nil, err
 			}
 			return strings.Split(out, ","), nil
 		},
 		Step: 10 * time.Second,
-	}
+	}, id
 }
+
+// markedUsers are ours; standing ones that nobody may use are only there.
+const markedUsers = `SELECT coalesce(string_agg(rolname, ','), '') FROM pg_roles
+	WHERE starts_with(rolname, $1) AND starts_with(shobj_description(oid, 'pg_authid'), $2)
+	AND (rolcanlogin OR strpos(shobj_description(oid, 'pg_authid'), ' fence=') = 0)`
 
 // loginAsReader connects as an application would, with the ready URL.
 func loginAsReader(server *pgtest.Server, rendered map[string]any) error {
@@ -66,19 +101,30 @@ func loginAsReader(server *pgtest.Server, rendered map[string]any) error {
 
 // postgresScenarios are fewer than those in memory: each of their points costs
 // real logins.
-var postgresScenarios = []enginetest.Scenario{
-	{Name: "rotate", AtLeast: 25, Run: func(p *enginetest.Play) { p.Create(nil); p.Rotate(); p.Wait(time.Minute) }},
-	{Name: "rollback to a retired version", AtLeast: 40, Run: func(p *enginetest.Play) {
-		p.Create(nil)
-		first := p.Current()
-		p.Rotate()
-		p.Wait(time.Minute)
-		p.Rollback(first)
-		p.Wait(time.Minute)
-	}},
-	{Name: "emergency, kill first", AtLeast: 35, Run: func(p *enginetest.Play) { p.Create(nil); p.Rotate(); p.Emergency(true); p.Wait(time.Minute) }},
-	{Name: "rotate root", AtLeast: 20, Run: func(p *enginetest.Play) { p.Create(nil); p.RotateRoot(); p.Rotate(); p.Wait(time.Minute) }},
-	{Name: "delete", AtLeast: 30, Deleted: true, Run: func(p *enginetest.Play) { p.Create(nil); p.Delete(); p.Wait(time.Minute) }},
+var postgresScenarios = []struct {
+	stage func(*testing.T) *enginetest.Stage
+	enginetest.Scenario
+}{
+	{postgresStage, enginetest.Scenario{Name: "rotate", AtLeast: 25, Run: func(p *enginetest.Play) { p.Create(nil); p.Rotate(); p.Wait(time.Minute) }}},
+	{postgresStage, enginetest.Scenario{Name: "rollback to a retired version", AtLeast: 40, Run: thereAndBack}},
+	{postgresStage, enginetest.Scenario{Name: "emergency, kill first", AtLeast: 35, Run: func(p *enginetest.Play) { p.Create(nil); p.Rotate(); p.Emergency(true); p.Wait(time.Minute) }}},
+	{postgresStage, enginetest.Scenario{Name: "rotate root", AtLeast: 20, Run: func(p *enginetest.Play) { p.Create(nil); p.RotateRoot(); p.Rotate(); p.Wait(time.Minute) }}},
+	{postgresStage, enginetest.Scenario{Name: "delete", AtLeast: 30, Deleted: true, Run: func(p *enginetest.Play) { p.Create(nil); p.Delete(); p.Wait(time.Minute) }}},
+	{alternateStage, enginetest.Scenario{Name: "alternate, rollback to a retired version", AtLeast: 40, Run: thereAndBack}},
+	{alternateStage, enginetest.Scenario{Name: "alternate, emergency", AtLeast: 30, Run: func(p *enginetest.Play) { p.Create(nil); p.Rotate(); p.Emergency(false); p.Wait(time.Minute) }}},
+	{inPlaceStage, enginetest.Scenario{Name: "in place, rollback", AtLeast: 30, Run: thereAndBack}},
+	{inPlaceStage, enginetest.Scenario{Name: "in place, emergency, kill first", AtLeast: 20, Run: func(p *enginetest.Play) { p.Create(nil); p.Emergency(true); p.Wait(time.Minute) }}},
+	{importStage, enginetest.Scenario{Name: "import", AtLeast: 30, Run: func(p *enginetest.Play) { p.Create(nil); p.Rotate(); p.Wait(time.Minute) }}},
+}
+
+// thereAndBack rotates, and returns to the first version once that has ended.
+func thereAndBack(p *enginetest.Play) {
+	p.Create(nil)
+	first := p.Current()
+	p.Rotate()
+	p.Wait(time.Minute)
+	p.Rollback(first)
+	p.Wait(time.Minute)
 }
 
 // TestPostgreSQLCrashAnywhere is TestCrashAnywhere with a real server outside.
@@ -86,7 +132,7 @@ func TestPostgreSQLCrashAnywhere(t *testing.T) {
 	for _, s := range postgresScenarios {
 		t.Run(s.Name, func(t *testing.T) {
 			t.Parallel()
-			enginetest.Enumerate(t, postgresStage, s)
+			enginetest.Enumerate(t, s.stage, s.Scenario)
 		})
 	}
 }

@@ -98,7 +98,7 @@ func (e *Engine) notEligible(ctx context.Context, s *subject, v *rotation.Versio
 	if err != nil {
 		return "its connection could not be read"
 	}
-	return restorer.Restorable(&rotator.Target{Role: roleView(s.role, conn), Version: *v, Material: material, Now: e.clock.Now()})
+	return restorer.Restorable(&rotator.Target{Role: roleView(s.role, conn), Version: *v, Others: s.others(v.Number), Material: material, Now: e.clock.Now()})
 }
 
 func joinFirst(texts []string, most int) string {

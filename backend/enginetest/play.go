@@ -26,10 +26,12 @@ import (
 type Stage struct {
 	Rotator    func(*Faults) rotator.Rotator
 	Connection func(*Faults) rotator.ConnectionKind
-	// Address and Secrets make the connection, Role the role's own options.
-	Address option.Values
-	Secrets secret.Map
-	Role    option.Values
+	// Address and Secrets make the connection, Role and RoleSecrets the role's own
+	// options.
+	Address     option.Values
+	Secrets     secret.Map
+	Role        option.Values
+	RoleSecrets secret.Map
 	// Login tells, without the engine, whether the target accepts what a reader got.
 	Login func(rendered map[string]any) error
 	// Objects lists what is at the target and bears a mark.
@@ -225,7 +227,7 @@ func (p *Play) Create(extra option.Values) {
 				given[k] = v
 			}
 		}
-		_, err := e.WriteRole(ctx, backend.Write{Name: RoleName, Given: given})
+		_, err := e.WriteRole(ctx, backend.Write{Name: RoleName, Given: given, Secrets: p.stage.RoleSecrets})
 		return err
 	})
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // TestConforms runs the contract's own suite as both kinds of administrator, for
-// users that we make and for those that statements make.
+// users that we make, for those that statements make, and for two that stand.
 func TestConforms(t *testing.T) {
 	for admin, superuser := range admins {
 		t.Run(admin, func(t *testing.T) {
@@ -17,6 +17,14 @@ func TestConforms(t *testing.T) {
 		})
 		t.Run(admin+", statements", func(t *testing.T) {
 			rotatortest.Run(t, func(t *testing.T) *rotatortest.Subject { return subject(customFixture(t, superuser, granting())) })
+		})
+		t.Run(admin+", standing users", func(t *testing.T) {
+			rotatortest.Run(t, func(t *testing.T) *rotatortest.Subject {
+				f := standingFixture(t, superuser)
+				s := subject(f)
+				s.Exists = func(_ *testing.T, identifier string) bool { return f.mayLogIn(identifier) }
+				return s
+			})
 		})
 	}
 }

@@ -58,7 +58,7 @@ func (r *retirement) destroy(ctx context.Context, p *rotator.Progress) error {
 			return err
 		}
 		for _, d := range databases {
-			if err := r.handOverIn(ctx, d); err != nil {
+			if err := r.inDatabase(ctx, d, r.handOver); err != nil {
 				return err
 			}
 		}
@@ -136,9 +136,8 @@ func (r *retirement) databases(ctx context.Context, s *postgres.Session, u user)
 	return all, in("look for what the user owns", err)
 }
 
-// handOverIn hands over in one further database, in a transaction of its own
-// there; the lock is held meanwhile.
-func (r *retirement) handOverIn(ctx context.Context, d database) error {
+// inDatabase acts in one further database, in a transaction of its own there.
+func (r *retirement) inDatabase(ctx context.Context, d database, do func(context.Context, *postgres.Session) error) error {
 	if !d.open {
 		return &leftError{fmt.Sprintf("the user stays, disabled: the database %s admits nobody and holds something of it", quoted(d.name))}
 	}
@@ -149,7 +148,7 @@ func (r *retirement) handOverIn(ctx context.Context, d database) error {
 		if err != nil || !u.exists {
 			return err
 		}
-		return r.handOver(ctx, s)
+		return do(ctx, s)
 	})
 	switch code := postgres.Code(err); {
 	case entered || err == nil:
@@ -201,14 +200,8 @@ func (r *retirement) handOver(ctx context.Context, s *postgres.Session) error {
 		return err
 	}
 	if owned > 0 {
-		if err := r.reassign(ctx, s); err != nil {
+		if err := r.reassignAll(ctx, s); err != nil {
 			return err
-		}
-		if owned, err = r.countOwned(ctx, s); err != nil {
-			return err
-		}
-		if owned > 0 {
-			return &leftError{fmt.Sprintf("the user stays, disabled: %d objects of it cannot be handed to its group", owned)}
 		}
 	}
 	if err := in("remove what was granted to the user", s.Exec(ctx, "DROP OWNED BY "+postgres.Ident(r.name()))); err != nil {
@@ -222,23 +215,35 @@ func (r *retirement) countOwned(ctx context.Context, s *postgres.Session) (n int
 	return n, in("look for what the user owns", err)
 }
 
+// reassignAll hands over everything, or fails.
+func (r *retirement) reassignAll(ctx context.Context, s *postgres.Session) error {
+	if err := r.reassign(ctx, s); err != nil {
+		return err
+	}
+	owned, err := r.countOwned(ctx, s)
+	if err == nil && owned > 0 {
+		return &leftError{fmt.Sprintf("the user stays, disabled: %d objects of it cannot be handed to its group", owned)}
+	}
+	return err
+}
+
 // reassign checks the group again: a function handed to what became a superuser
 // meanwhile would run with its power.
 func (r *retirement) reassign(ctx context.Context, s *postgres.Session) error {
-	if r.group == "" {
+	if r.group() == "" {
 		return &leftError{"the user stays, disabled: it owns objects and the role has no member_of to hand them to: let revocation_statements hand them over (REASSIGN OWNED), or do it by hand, in each database"}
 	}
-	if err := checkGroup(ctx, s, r.group, r.connection.options); err != nil {
+	if err := checkGroup(ctx, s, r.group(), r.connection.options); err != nil {
 		if fault.Is(err, fault.Invalid) {
 			return &leftError{"the user stays, disabled: it owns objects and has no successor: " + err.Error()}
 		}
 		return err
 	}
-	undoGroup, err := adopt(ctx, s, r.group)
+	undoGroup, err := adopt(ctx, s, r.group())
 	if err != nil {
 		return err
 	}
-	statement := "REASSIGN OWNED BY " + postgres.Ident(r.name()) + " TO " + postgres.Ident(r.group)
+	statement := "REASSIGN OWNED BY " + postgres.Ident(r.name()) + " TO " + postgres.Ident(r.group())
 	if err := in("hand what the user owns to its group", s.Exec(ctx, statement)); err != nil {
 		return err
 	}

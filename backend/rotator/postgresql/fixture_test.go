@@ -97,12 +97,18 @@ func (f *fixture) ctx() context.Context {
 }
 
 // plan makes a target with a freshly minted version.
-func (f *fixture) plan(number int) *rotator.Target {
+func (f *fixture) plan(number int) *rotator.Target { return f.planWith(number, nil) }
+
+// planWith lets Plan know what change says.
+func (f *fixture) planWith(number int, change func(*rotator.Target)) *rotator.Target {
 	f.t.Helper()
 	version := rotation.Version{Number: number, RotationID: fmt.Sprintf("rotation-%s-%d", f.id, counter.Add(1))}
 	target := &rotator.Target{
 		Role: f.role, Conn: f.conn, Version: version, MarkKey: f.key, Current: f.current, Now: time.Now(),
 		Mark: mark.Mark{Instance: "instance", Role: f.role.Name, Version: number, RotationID: version.RotationID},
+	}
+	if change != nil {
+		change(target)
 	}
 	candidate, err := postgresql.New().Plan(f.ctx(), target)
 	require.NoError(f.t, err)

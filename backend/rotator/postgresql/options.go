@@ -11,14 +11,14 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 )
 
-// newUser is the strategy of a fresh user for each version.
-const newUser = "new_user"
-
-var strategies = []string{newUser}
-
 var roleOptionSet = option.Set{
-	{Name: "strategy", Type: option.String, Default: newUser, Help: "How versions follow each other: new_user makes a fresh database user for each version."},
-	{Name: "member_of", Type: option.String, Help: "The group role that each user becomes a member of and acts as; it owns the objects and holds the grants. Required without creation_statements."},
+	{Name: "strategy", Type: option.String, Default: newUser, Immutable: true, Help: "How versions follow each other: new_user makes a fresh database user for each version; alternate lets two standing users take turns; in_place changes the one user's password, with a gap."},
+	{Name: "member_of", Type: option.String, Help: "The group role that each user becomes a member of and acts as; it owns the objects and holds the grants. Required with new_user, but for creation_statements; standing users that exist may do without."},
+	{Name: "usernames", Type: option.List, Immutable: true, Help: "The two users of strategy alternate. One that is missing is made; one that exists is taken over with its password."},
+	{Name: "username", Type: option.String, Immutable: true, Help: "The one user of strategy in_place; with the others, an existing user to take over as version 1, together with its password."},
+	{Name: "password", Type: option.String, Secret: true, Help: "The present password of the user to take over, or of both users of strategy alternate that exist. It is checked by a login when the role is made, and never changed by that."},
+	{Name: "adopt_ownership", Type: option.Bool, Default: false, Help: "What an imported user owns is handed to member_of by the first rotation, and the user made a member, so that both can use it."},
+	{Name: "drop_imported", Type: option.Bool, Default: false, Help: "An imported user is dropped when its version has ended. Default: it stays and may not log in."},
 	{Name: "username_prefix", Type: option.String, Help: "Beginning of the user names, <prefix>_v<version>_<random>. Default: derived from the role's name."},
 	{Name: "username_template", Type: option.String, Help: "Template of the user names, in place of username_prefix; knows .RoleName, .Version and .RotationID and must yield another name for each version."},
 	{Name: "password_policy", Type: option.String, Help: "Vault password policy. Default: 40 random letters and digits."},
@@ -33,6 +33,10 @@ var roleOptionSet = option.Set{
 type roleOptions struct {
 	Strategy               string            `json:"strategy"`
 	MemberOf               string            `json:"member_of"`
+	Usernames              []string          `json:"usernames"`
+	Username               string            `json:"username"`
+	AdoptOwnership         bool              `json:"adopt_ownership"`
+	DropImported           bool              `json:"drop_imported"`
 	UsernamePrefix         string            `json:"username_prefix"`
 	UsernameTemplate       string            `json:"username_template"`
 	PasswordPolicy         string            `json:"password_policy"`
@@ -53,7 +57,7 @@ func decodeRole(r *rotator.Role) (*roleOptions, error) {
 }
 
 // CheckRole implements rotator.Rotator.
-func (*Rotator) CheckRole(_, after *rotator.Role) error {
+func (*Rotator) CheckRole(before, after *rotator.Role) error {
 	o, err := decodeRole(after)
 	if err != nil {
 		return err
@@ -63,9 +67,9 @@ func (*Rotator) CheckRole(_, after *rotator.Role) error {
 		return err
 	}
 	for _, check := range []func() error{
-		o.checkStrategy,
+		func() error { return o.checkStrategy(after.Name, connection) },
+		func() error { return o.checkImport(before == nil, !after.Secrets[passwordKey].Empty()) },
 		func() error { return o.checkMemberOf(connection) },
-		func() error { return o.checkNames(after.Name) },
 		o.checkLimits,
 		func() error { return o.checkSettings(connection) },
 		func() error { return o.checkCustom(connection) },
@@ -76,22 +80,6 @@ func (*Rotator) CheckRole(_, after *rotator.Role) error {
 		if err := check(); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// Warnings implements rotator.Warner.
-func (*Rotator) Warnings(r *rotator.Role) []string {
-	o, err := decodeRole(r)
-	if err != nil || o.ConnectionLimit < 0 {
-		return nil
-	}
-	return []string{"connection_limit counts for each user: during the grace period the old and the new one may have that many connections each"}
-}
-
-func (o *roleOptions) checkStrategy() error {
-	if !slices.Contains(strategies, o.Strategy) {
-		return fault.Field("strategy", "is not known; valid is %s", strings.Join(strategies, ", "))
 	}
 	return nil
 }
@@ -142,9 +130,10 @@ func checkStatements(field string, statements []string, c *connectionOptions, tr
 	return nil
 }
 
-// checkMemberOf requires a group but where creation_statements make the user.
+// checkMemberOf requires a group but where creation_statements make the user, or
+// users that stand have what they need.
 func (o *roleOptions) checkMemberOf(c *connectionOptions) error {
-	if o.MemberOf == "" && len(o.CreationStatements) > 0 {
+	if o.MemberOf == "" && (len(o.CreationStatements) > 0 || o.standing()) {
 		return nil
 	}
 	return checkGroupName(o.MemberOf, c)
@@ -160,7 +149,7 @@ func checkGroupName(group string, c *connectionOptions) error {
 		return fault.Field("member_of", "is required: name the group role that owns the objects or holds the grants")
 	case len(group) > postgres.MaxIdentifier:
 		return fault.Field("member_of", "must be at most %d bytes", postgres.MaxIdentifier)
-	case strings.ContainsFunc(group, func(r rune) bool { return r < ' ' || r == 0x7f || r == ';' || r == '\uFFFD' }):
+	case strings.ContainsFunc(group, notInNames):
 		return fault.Field("member_of", "is not the name of a role: it contains a semicolon or a control character")
 	case strings.HasPrefix(group, predefinedPrefix):
 		return fault.Field("member_of", "must not be a predefined role of PostgreSQL (%s...)", predefinedPrefix)

@@ -2,20 +2,30 @@ package postgresql
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
 )
 
-// Plan implements rotator.Rotator.
+// Plan implements rotator.Rotator. A role that takes over a user begins with it as
+// it is; for that, Plan looks at the server.
 func (*Rotator) Plan(ctx context.Context, t *rotator.Target) (*rotator.Candidate, error) {
 	o, err := decodeRole(t.Role)
 	if err != nil {
 		return nil, err
 	}
-	name, err := o.name(nameData{RoleName: t.Role.Name, Version: t.Version.Number, RotationID: t.Version.RotationID})
+	isFirst := t.Current == nil && len(t.Others) == 0
+	switch password := t.Role.Secrets[passwordKey]; {
+	case isFirst && !password.Empty():
+		return planImport(ctx, t, o, password)
+	case isFirst && o.Username != "" && o.Strategy != inPlace:
+		return nil, fault.New(fault.Conflict, "the password of %s is not known any more: write the role again", quoted(o.Username))
+	}
+	name, err := o.nextName(t)
 	if err != nil {
 		return nil, err
 	}
@@ -23,11 +33,31 @@ func (*Rotator) Plan(ctx context.Context, t *rotator.Target) (*rotator.Candidate
 	if err != nil {
 		return nil, err
 	}
-	raw, err := object{Group: o.MemberOf}.encode()
+	return candidate(name, password, object{Group: o.MemberOf, Strategy: o.objectStrategy()})
+}
+
+func candidate(name string, password secret.String, o object) (*rotator.Candidate, error) {
+	raw, err := o.encode()
 	if err != nil {
 		return nil, err
 	}
 	return &rotator.Candidate{Identifier: name, Object: raw, Material: secret.Map{passwordKey: password}}, nil
+}
+
+// nextName is the user of the next version: a fresh one, the one, or the one of the
+// two whose turn it is.
+func (o *roleOptions) nextName(t *rotator.Target) (string, error) {
+	switch o.Strategy {
+	case inPlace:
+		return o.Username, nil
+	case alternate:
+		current := slices.IndexFunc(t.Others, func(v rotation.Version) bool { return v.State == rotation.Current })
+		if current >= 0 && t.Others[current].Identifier == o.Usernames[0] {
+			return o.Usernames[1], nil
+		}
+		return o.Usernames[0], nil
+	}
+	return o.name(nameData{RoleName: t.Role.Name, Version: t.Version.Number, RotationID: t.Version.RotationID})
 }
 
 func mintPassword(ctx context.Context, policy string, from rotator.PasswordPolicy) (secret.String, error) {
@@ -66,7 +96,12 @@ func (*Rotator) Restorable(t *rotator.Target) string {
 	if _, err := passwordOf(t.Material); err != nil {
 		return err.Error()
 	}
-	if o.Group == "" {
+	switch {
+	case o.Strategy == alternate && laterVersion(t) != "":
+		return laterVersion(t)
+	case o.Group == "" && (o.standing() || len(o.Imported) > 0):
+		return ""
+	case o.Group == "":
 		return customRestorable(t.Role)
 	}
 	connection, err := decodeConnection(t.Role.ConnectionValues)

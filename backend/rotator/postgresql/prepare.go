@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/postgres"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
 )
@@ -16,11 +17,15 @@ import (
 // Prepare implements rotator.Rotator: the user with its group, settings and mark
 // is made in one transaction, so it is there as a whole or not at all. A user that
 // is there already and ours is brought to the same state, which also undoes a
-// Disable. Custom statements take the place of all but the mark.
+// Disable. Custom statements take the place of all but the mark. Standing users
+// get the version's password, imported ones nothing but the mark.
 func (*Rotator) Prepare(ctx context.Context, t *rotator.Target) error {
 	p, err := preparation(t)
 	if err != nil {
 		return err
+	}
+	if len(p.object.Imported) > 0 && t.Version.State == rotation.Pending {
+		return p.takeOver(ctx)
 	}
 	return p.connection.DB.WithLock(ctx, p.run)
 }
@@ -29,7 +34,7 @@ type prepareRun struct {
 	target     *rotator.Target
 	connection *Connection
 	options    *roleOptions
-	group      string
+	object     object
 	verifier   secret.String
 }
 
@@ -54,22 +59,27 @@ func preparation(t *rotator.Target) (*prepareRun, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &prepareRun{target: t, connection: connection, options: options, group: o.Group, verifier: verifier}, nil
+	return &prepareRun{target: t, connection: connection, options: options, object: o, verifier: verifier}, nil
 }
 
 func (p *prepareRun) run(ctx context.Context, s *postgres.Session) error {
 	name := p.target.Version.Identifier
-	isCustom := p.group == "" || len(p.options.CreationStatements) > 0
-	if p.group != "" {
-		if err := checkGroup(ctx, s, p.group, p.connection.options); err != nil {
+	if p.object.Group != "" {
+		if err := checkGroup(ctx, s, p.object.Group, p.connection.options); err != nil {
+			return err
+		}
+		if err := p.adoptOwnership(ctx, s); err != nil {
 			return err
 		}
 	}
-	if isCustom {
+	if !p.object.standing() && (p.object.Group == "" || len(p.options.CreationStatements) > 0) {
 		return p.prepareCustom(ctx)
 	}
 	if err := p.options.checkSettingsAt(ctx, s, p.connection.options); err != nil {
 		return err
+	}
+	if p.object.standing() {
+		return p.prepareStanding(ctx, s)
 	}
 	u, err := findUser(ctx, s, p.target)
 	if err != nil {
@@ -88,27 +98,35 @@ func (p *prepareRun) run(ctx context.Context, s *postgres.Session) error {
 		do   func(context.Context, *postgres.Session) error
 	}{
 		{"set the password", p.setLogin},
-		{"grant the group", func(ctx context.Context, s *postgres.Session) error { return grantGroup(ctx, s, p.group, name) }},
+		{"grant the group", func(ctx context.Context, s *postgres.Session) error { return grantGroup(ctx, s, p.object.Group, name) }},
 		{"make the user act as the group", p.setRole},
 		{"settings", p.setSettings},
-		{"mark the user", p.comment},
 	} {
 		if err := in(step.what, step.do(ctx, s)); err != nil {
 			return err
 		}
 	}
-	return nil
+	return writeMark(ctx, s, p.target, p.target.Mark, name)
 }
 
 // setLogin leaves VALID UNTIL alone: who can end a version is the engine, not a
-// clock that may be wrong when the engine is down.
+// clock that may be wrong when the engine is down. A standing user keeps the limit
+// it has unless the role has one.
 func (p *prepareRun) setLogin(ctx context.Context, s *postgres.Session) error {
+	limit := ""
+	if !p.object.standing() || p.options.ConnectionLimit != noConnectionLimit {
+		limit = " CONNECTION LIMIT " + strconv.FormatInt(p.options.ConnectionLimit, 10)
+	}
+	return p.setPassword(ctx, s, limit)
+}
+
+// setPassword gives the user its login, with further attributes.
+func (p *prepareRun) setPassword(ctx context.Context, s *postgres.Session, attributes string) error {
 	verifier, err := s.Literal(p.verifier.Reveal())
 	if err != nil {
 		return err
 	}
-	return s.ExecSecret(ctx, "ALTER ROLE "+postgres.Ident(p.target.Version.Identifier)+" LOGIN CONNECTION LIMIT "+
-		strconv.FormatInt(p.options.ConnectionLimit, 10)+" PASSWORD "+verifier, p.verifier)
+	return s.ExecSecret(ctx, "ALTER ROLE "+postgres.Ident(p.target.Version.Identifier)+" LOGIN"+attributes+" PASSWORD "+verifier, p.verifier)
 }
 
 // grantGroup gives a user the group's rights. From PostgreSQL 16 on, SET is what
@@ -122,7 +140,7 @@ func grantGroup(ctx context.Context, s *postgres.Session, group, user string) er
 }
 
 func (p *prepareRun) setRole(ctx context.Context, s *postgres.Session) error {
-	return setSetting(ctx, s, p.target.Version.Identifier, "role", []string{p.group})
+	return setSetting(ctx, s, p.target.Version.Identifier, "role", []string{p.object.Group})
 }
 
 func (p *prepareRun) setSettings(ctx context.Context, s *postgres.Session) error {
@@ -168,13 +186,4 @@ func settingValues(name, value string) []string {
 		values = append(values, part)
 	}
 	return values
-}
-
-func (p *prepareRun) comment(ctx context.Context, s *postgres.Session) error {
-	name := p.target.Version.Identifier
-	text, err := s.Literal(p.target.MarkKey.Sign(p.target.Mark, name))
-	if err != nil {
-		return err
-	}
-	return s.Exec(ctx, "COMMENT ON ROLE "+postgres.Ident(name)+" IS "+text)
 }

@@ -3,6 +3,8 @@ package postgresql
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
@@ -12,18 +14,14 @@ import (
 
 // Retire implements rotator.Rotator. Disable takes login and password away, so
 // that the server itself answers 28P01 from then on, and ends the sessions.
-// Destroy hands what the user owns to its group and drops the user.
+// Destroy hands what the user owns to its group and drops the user; a standing or
+// an imported one stays, disabled.
 func (*Rotator) Retire(ctx context.Context, t *rotator.Target, stage rotator.Stage) (rotator.Progress, error) {
 	r, err := newRetirement(t)
 	if err != nil {
 		return rotator.Progress{}, err
 	}
-	progress, gone, err := r.disable(ctx)
-	if err != nil || gone || progress.NotYet != "" || stage == rotator.Disable {
-		return progress, err
-	}
-	err = r.destroy(ctx, &progress)
-	return boundedProgress(progress), err
+	return r.run(ctx, stage)
 }
 
 // Discard implements rotator.Rotator. A user of that name that is not ours means
@@ -33,14 +31,32 @@ func (*Rotator) Discard(ctx context.Context, t *rotator.Target) (rotator.Progres
 	if err != nil {
 		return rotator.Progress{}, err
 	}
-	progress, gone, err := r.disable(ctx)
+	if len(r.object.Imported) > 0 {
+		return rotator.Progress{}, r.putBack(ctx)
+	}
+	progress, err := r.run(ctx, rotator.Destroy)
 	if r.foreign != nil {
 		return boundedProgress(rotator.Progress{Left: r.foreign.Error()}), nil
 	}
-	if err != nil || gone || progress.NotYet != "" {
+	return progress, err
+}
+
+func (r *retirement) run(ctx context.Context, stage rotator.Stage) (rotator.Progress, error) {
+	progress, gone, err := r.disable(ctx)
+	if err == nil && gone && stage == rotator.Disable && r.object.Strategy == inPlace && r.target.Version.Compromised {
+		progress, err = r.endLeakedSessions(ctx)
+	}
+	if err != nil || gone || progress.NotYet != "" || stage == rotator.Disable {
 		return progress, err
 	}
-	err = r.destroy(ctx, &progress)
+	switch {
+	case r.object.standing():
+		err = settle(r.revokeStanding(ctx), &progress)
+	case len(r.object.Imported) > 0 && !r.options.DropImported:
+		progress.Left = "the user was there before the role, so it stays, disabled: with drop_imported=true it would have been dropped"
+	default:
+		err = r.destroy(ctx, &progress)
+	}
 	return boundedProgress(progress), err
 }
 
@@ -48,7 +64,7 @@ func (*Rotator) Discard(ctx context.Context, t *rotator.Target) (rotator.Progres
 type retirement struct {
 	target     *rotator.Target
 	connection *Connection
-	group      string
+	object     object
 	options    *roleOptions
 	// foreign is set when a user of the name is not ours.
 	foreign error
@@ -67,7 +83,15 @@ func newRetirement(t *rotator.Target) (*retirement, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &retirement{target: t, connection: connection, group: o.Group, options: options}, nil
+	return &retirement{target: t, connection: connection, object: o, options: options}, nil
+}
+
+// group is who inherits from the user.
+func (r *retirement) group() string {
+	if len(r.object.Imported) > 0 {
+		return r.options.MemberOf
+	}
+	return r.object.Group
 }
 
 func (r *retirement) name() string { return r.target.Version.Identifier }
@@ -118,15 +142,26 @@ func (r *retirement) disable(ctx context.Context) (p rotator.Progress, gone bool
 	return p, false, err
 }
 
+// takeLogin ends the version at its user. gone tells that nobody is left who could
+// hold a session of it.
 func (r *retirement) takeLogin(ctx context.Context) (gone bool, err error) {
-	err = r.connection.DB.Urgent(ctx, func(ctx context.Context, s *postgres.Session) error {
+	take := func(ctx context.Context, s *postgres.Session) error {
 		u, err := r.own(ctx, s)
 		gone = err == nil && !u.exists
-		if err != nil || gone {
+		switch {
+		case err != nil || gone:
+			return err
+		case r.object.standing():
+			gone, err = r.takeStanding(ctx, s, u)
 			return err
 		}
 		return in("disable the user", s.Exec(ctx, "ALTER ROLE "+postgres.Ident(r.name())+" NOLOGIN PASSWORD NULL"))
-	})
+	}
+	if r.object.Strategy == inPlace && len(r.options.RotationStatements) > 0 { // it may be they that give a password back
+		err = r.connection.DB.InDatabase(ctx, r.connection.DB.Address().Database, reassignLockTimeout, take)
+		return gone, err
+	}
+	err = r.connection.DB.Urgent(ctx, take)
 	return gone, err
 }
 
@@ -136,7 +171,7 @@ func (r *retirement) endSessions(ctx context.Context, seen map[int32]bool) (ende
 	deadline := time.NewTimer(sessionsDeadline)
 	defer deadline.Stop()
 	for {
-		left, err = r.countSessions(ctx)
+		left, err = r.countSessions(ctx, nil)
 		if err != nil || left == 0 {
 			return len(seen), 0, err
 		}
@@ -151,19 +186,49 @@ func (r *retirement) endSessions(ctx context.Context, seen map[int32]bool) (ende
 				return max(0, len(seen)-left), left, nil
 			case <-time.After(sessionsPoll):
 			}
-			if left, err = r.countSessions(ctx); err != nil {
+			if left, err = r.countSessions(ctx, nil); err != nil {
 				return 0, left, err
 			}
 		}
 	}
 }
 
-func (r *retirement) countSessions(ctx context.Context) (n int, err error) {
+// countSessions counts the user's sessions, or those of them that are among only.
+func (r *retirement) countSessions(ctx context.Context, only []int32) (n int, err error) {
 	err = r.connection.DB.Read(ctx, func(ctx context.Context, s *postgres.Session) error {
-		_, err := s.Row(ctx, "SELECT count(*) FROM pg_stat_activity WHERE usename = $1", []any{r.name()}, &n)
+		_, err := s.Row(ctx, "SELECT count(*) FROM pg_stat_activity WHERE usename = $1 AND ($2::int[] IS NULL OR pid = ANY ($2))", []any{r.name(), only}, &n)
 		return err
 	})
 	return n, in("count the user's sessions", err)
+}
+
+// endLeakedSessions ends, once, every session of a user whose leaked password was
+// replaced in place: which of them were opened with it cannot be told.
+func (r *retirement) endLeakedSessions(ctx context.Context) (p rotator.Progress, err error) {
+	seen := map[int32]bool{}
+	if err := r.terminate(ctx, seen); err != nil {
+		return p, in("end the user's sessions", err)
+	}
+	p.SessionsEnded = len(seen)
+	those := slices.Collect(maps.Keys(seen))
+	for range int(sessionsDeadline / sessionsPoll) {
+		left := 0
+		if len(those) > 0 {
+			if left, err = r.countSessions(ctx, those); err != nil {
+				return p, err
+			}
+		}
+		if left == 0 {
+			return p, nil
+		}
+		select {
+		case <-ctx.Done():
+			return p, ctx.Err()
+		case <-time.After(sessionsPoll):
+		}
+	}
+	p.NotYet, p.AskAgain = "the leaked password was replaced, but sessions that may have been opened with it have not ended yet", askAgainSessions
+	return p, nil
 }
 
 // terminate needs the rights of the user, or pg_signal_backend. An administrator

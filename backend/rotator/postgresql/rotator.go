@@ -43,6 +43,8 @@ var (
 	_ rotator.Surveyor    = (*Rotator)(nil)
 	_ rotator.Restorer    = (*Rotator)(nil)
 	_ rotator.Warner      = (*Rotator)(nil)
+	_ rotator.InPlace     = (*Rotator)(nil)
+	_ rotator.Importer    = (*Rotator)(nil)
 )
 
 // Kind implements rotator.Rotator.
@@ -62,7 +64,15 @@ type object struct {
 	// member_of says by now: it is what inherits from the user. Empty for a user
 	// that creation_statements made and that acts as itself.
 	Group string `json:"group,omitempty"`
+	// Strategy is alternate or in_place for a user that outlives its versions, empty
+	// for one of the version's own.
+	Strategy string `json:"strategy,omitempty"`
+	// Imported are the users that were there before the role and that this version,
+	// the role's first, took over.
+	Imported []importedUser `json:"imported,omitempty"`
 }
+
+func (o object) standing() bool { return isStanding(o.Strategy) }
 
 func objectOf(v *rotation.Version) (object, error) {
 	var o object

@@ -61,7 +61,7 @@ func (o *roleOptions) checkCustom(c *connectionOptions) error {
 		}
 	}
 	switch {
-	case len(o.CreationStatements) == 0 && len(o.RotationStatements) > 0:
+	case len(o.CreationStatements) == 0 && len(o.RotationStatements) > 0 && !o.standing():
 		return fault.Field("rotation_statements", "need creation_statements: without, a user that comes back is brought to what the role says")
 	case len(o.CreationStatements) > 0 && len(o.Settings) > 0:
 		return fault.Field("settings", "must not be given with creation_statements, which make the user as a whole")
@@ -162,6 +162,9 @@ func (p *prepareRun) prepareCustom(ctx context.Context) error {
 		if u.exists {
 			return p.reviveCustom(ctx, s)
 		}
+		if len(p.options.CreationStatements) == 0 && len(p.object.Imported) > 0 {
+			return fault.New(fault.Conflict, "the imported user %s is gone, and only who made it knows what it could do", quoted(p.target.Version.Identifier))
+		}
 		if len(p.options.CreationStatements) == 0 {
 			return fault.New(fault.Conflict, "the user %s is gone and was made by creation_statements, which the role no longer has", quoted(p.target.Version.Identifier))
 		}
@@ -171,7 +174,7 @@ func (p *prepareRun) prepareCustom(ctx context.Context) error {
 		if err := p.harmless(ctx, s, "creation_statements"); err != nil {
 			return err
 		}
-		return in("mark the user", p.comment(ctx, s))
+		return writeMark(ctx, s, p.target, p.target.Mark, p.target.Version.Identifier)
 	})
 }
 
@@ -184,11 +187,7 @@ func (p *prepareRun) reviveCustom(ctx context.Context, s *postgres.Session) erro
 		}
 		return p.harmless(ctx, s, "rotation_statements")
 	}
-	verifier, err := s.Literal(p.verifier.Reveal())
-	if err != nil {
-		return err
-	}
-	return in("set the password", s.ExecSecret(ctx, "ALTER ROLE "+postgres.Ident(p.target.Version.Identifier)+" LOGIN PASSWORD "+verifier, p.verifier))
+	return in("set the password", p.setPassword(ctx, s, ""))
 }
 
 func (p *prepareRun) custom() *custom {
@@ -199,8 +198,21 @@ func (p *prepareRun) custom() *custom {
 // that everything is rolled back.
 func (p *prepareRun) harmless(ctx context.Context, s *postgres.Session, field string) error {
 	name := p.target.Version.Identifier
-	found, why := false, ""
-	err := s.Each(ctx, reachQuery, []any{name}, func(scan func(...any) error) error {
+	found, why, err := powerOf(ctx, s, name)
+	switch {
+	case err != nil:
+		return in("look at what "+field+" made", err)
+	case !found:
+		return fault.New(fault.Conflict, "%s: they do not make the user %s", field, quoted(name))
+	case why != "":
+		return fault.New(fault.Conflict, "%s: the user %s is refused and was rolled back: it %s", field, quoted(name), why)
+	}
+	return nil
+}
+
+// powerOf says what gives a user an administrator's power, "" for nothing.
+func powerOf(ctx context.Context, s *postgres.Session, name string) (found bool, why string, err error) {
+	err = s.Each(ctx, reachQuery, []any{name}, func(scan func(...any) error) error {
 		var role string
 		var login, super, createRole, replication, bypass, own bool
 		if err := scan(&role, &login, &super, &createRole, &replication, &bypass, &own); err != nil {
@@ -216,15 +228,7 @@ func (p *prepareRun) harmless(ctx context.Context, s *postgres.Session, field st
 		}
 		return nil
 	})
-	switch {
-	case err != nil:
-		return in("look at what "+field+" made", err)
-	case !found:
-		return fault.New(fault.Conflict, "%s: they do not make the user %s", field, quoted(name))
-	case why != "":
-		return fault.New(fault.Conflict, "%s: the user %s is refused and was rolled back: it %s", field, quoted(name), why)
-	}
-	return nil
+	return found, why, err
 }
 
 // revocationTime is {{expiration}} in PostgreSQL's form of a timestamp with time zone.
@@ -245,6 +249,11 @@ func (r *retirement) revoke(ctx context.Context) error {
 		u, err := r.own(ctx, s)
 		if err != nil || !u.exists {
 			return err
+		}
+		if r.object.standing() {
+			if done, err := r.takeStanding(ctx, s, u); done || err != nil {
+				return err
+			}
 		}
 		undoUser, err := adopt(ctx, s, r.name())
 		if err != nil {

@@ -13,14 +13,14 @@ const maxSightings = 1000
 
 const surveyQuery = `
 SELECT r.rolname::text, d.description, EXISTS (
-	SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid AND g.rolname = $4)
+	SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid AND g.rolname = $4) OR r.rolname = ANY ($6)
 FROM pg_shdescription d JOIN pg_roles r ON r.oid = d.objoid AND d.classoid = 'pg_authid'::regclass
 WHERE octet_length(d.description) <= $5 AND starts_with(d.description, $1) AND strpos(d.description, $2) > 0
 ORDER BY r.rolname LIMIT $3`
 
 // Survey implements rotator.Surveyor. Another mount's users count only where they
-// act as the same group: two mounts may well keep roles of one name for different
-// applications of a cluster.
+// act as the same group, or are the role's own standing ones: two mounts may well
+// keep roles of one name for different applications of a cluster.
 func (*Rotator) Survey(ctx context.Context, t *rotator.Target) ([]rotator.Sighting, error) {
 	connection, err := open(t)
 	if err != nil {
@@ -32,7 +32,7 @@ func (*Rotator) Survey(ctx context.Context, t *rotator.Target) ([]rotator.Sighti
 	}
 	var sightings []rotator.Sighting
 	err = connection.DB.Read(ctx, func(ctx context.Context, s *postgres.Session) error {
-		args := []any{mark.Prefix + " ", " role=" + t.Role.Name + " ", maxSightings, options.MemberOf, mark.MaxBytes}
+		args := []any{mark.Prefix + " ", " role=" + t.Role.Name + " ", maxSightings, options.MemberOf, mark.MaxBytes, append([]string{}, options.standingNames()...)}
 		return s.Each(ctx, surveyQuery, args, func(scan func(...any) error) error {
 			var name, comment string
 			var sameGroup bool

@@ -39,7 +39,10 @@ func (*Rotator) Verify(ctx context.Context, t *rotator.Target) error {
 	if err := checkIdentity(ctx, s, t.Version.Identifier, o.Group); err != nil {
 		return err
 	}
-	return connection.runStatements(ctx, s, options.VerificationStatements)
+	if err := connection.runStatements(ctx, s, options.VerificationStatements); err != nil {
+		return err
+	}
+	return checkRights(ctx, t, o, options.AdoptOwnership)
 }
 
 // checkIdentity finds out who the session is. A server that does not let a user

@@ -22,7 +22,8 @@ type Subject struct {
 	// Works tells, without the rotator, whether a reader of what Render gave is
 	// accepted by the target.
 	Works func(t *testing.T, rendered map[string]any) bool
-	// Exists tells, without the rotator, whether the object is still at the target.
+	// Exists tells, without the rotator, whether the object is still at the target; for
+	// one that outlives its versions, whether anybody could use it.
 	Exists func(t *testing.T, identifier string) bool
 	// Forge puts a foreign object in the place of the identifier; nil when that is
 	// impossible at the target.
@@ -58,6 +59,7 @@ type suite struct {
 	*Subject
 	key     mark.Key
 	version int
+	last    *rotation.Version // the version prepared last, which stands for the current one
 }
 
 func (s *suite) ctx(t *testing.T) context.Context {
@@ -72,9 +74,12 @@ func (s *suite) plan(t *testing.T) *rotator.Target {
 	id, err := uuid.GenerateUUID()
 	require.NoError(t, err)
 	target := &rotator.Target{
-		Role: s.Role, Conn: s.Conn, MarkKey: s.key, Now: time.Now(),
+		Role: s.Role, Conn: s.Conn, MarkKey: s.key, Now: time.Now(), Fence: int64(s.version),
 		Version: rotation.Version{Number: s.version, RotationID: id, State: rotation.Pending},
 		Mark:    mark.Mark{Instance: "conformance", Role: s.Role.Name, Version: s.version, RotationID: id},
+	}
+	if s.last != nil {
+		target.Others = []rotation.Version{*s.last}
 	}
 	planned, err := s.Rotator.Plan(s.ctx(t), target)
 	require.NoError(t, err)
@@ -94,6 +99,9 @@ func (s *suite) plan(t *testing.T) *rotator.Target {
 func (s *suite) prepared(t *testing.T) *rotator.Target {
 	target := s.plan(t)
 	require.NoError(t, s.Rotator.Prepare(s.ctx(t), target))
+	last := target.Version
+	last.State = rotation.Current
+	s.last = &last
 	return target
 }
 

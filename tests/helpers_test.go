@@ -347,11 +347,16 @@ func (w *world) awaitAbove(role string, before int) (after int) {
 }
 
 // users are the users in the cluster that carry a mark of the role, whosever mount made them.
-func (w *world) users(role string) []string {
+func (w *world) users(role string) []string { return w.usersWhere(role, false) }
+
+// usable are those of them that may log in: standing users stay when their version has ended.
+func (w *world) usable(role string) []string { return w.usersWhere(role, true) }
+
+func (w *world) usersWhere(role string, login bool) []string {
 	w.t.Helper()
 	text := w.postgres.MustQuery(w.t, w.database, `
 		SELECT coalesce(string_agg(r.rolname, ' ' ORDER BY r.rolname), '') FROM pg_roles r
-		WHERE strpos(shobj_description(r.oid, 'pg_authid'), $1) > 0`, " role="+role+" ")
+		WHERE strpos(shobj_description(r.oid, 'pg_authid'), $1) > 0 AND (r.rolcanlogin OR NOT $2)`, " role="+role+" ", login)
 	return strings.Fields(text)
 }
 

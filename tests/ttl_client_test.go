@@ -18,44 +18,62 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/vaulttest"
 )
 
-// How much the clients live through.
 const (
 	clients        = 4
-	rotations      = 50
-	rollbackEvery  = 6
-	killEvery      = 5
 	loginsPerRound = 3 // in each version, over all clients
-	minLogins      = rotations * loginsPerRound
 )
+
+// A hardship is what the clients live through.
+type hardship struct {
+	rotations, rollbackEvery, killEvery int
+	// turns tells that a rotation begins only once the version before the last has ended.
+	turns  bool
+	fields func(w *world) map[string]any
+}
 
 // Clients that keep to the ttl contract open new connections all the time, through rotations,
 // rollbacks and kills of the plugin's process. They meet every version, and none is ever refused.
 func TestClientsByTTL(t *testing.T) {
 	t.Parallel()
+	hardship{50, 6, 5, false, func(*world) map[string]any { return nil }}.test(t, "clients")
+}
+
+// The same where two users take turns: each rotation waits until nobody is promised the other user.
+func TestClientsByTTLOfTwoUsers(t *testing.T) {
+	t.Parallel()
+	hardship{8, 3, 2, true, func(w *world) map[string]any {
+		return map[string]any{"strategy": "alternate", "usernames": []string{w.role + "_blue", w.role + "_green"}}
+	}}.test(t, "pair")
+}
+
+func (h hardship) test(t *testing.T, name string) {
 	vault := vaulttest.New(t, vaulttest.Options{}) // its own: the plugin's process serves every mount
-	w := newWorld(t, "clients", vault, pgtest.Shared(t))
-	w.write("roles/"+w.role, w.roleFields(map[string]any{"max_versions": rotations + 10}))
+	w := newWorld(t, name, vault, pgtest.Shared(t))
+	w.write("roles/"+w.role, w.roleFields(with(map[string]any{"max_versions": h.rotations + 10}, h.fields(w))))
 	assert.Equal(t, 5, w.current(w.role).TTL, "a quarter of the grace")
 
 	crowd := w.startClients(clients)
 	crowd.await(t, 1)
 	killed, rolledBack := 0, 0
-	for round := 1; round <= rotations; round++ {
+	for round := 1; round <= h.rotations; round++ {
 		var version int
-		if round%killEvery == 0 {
+		if h.turns {
+			w.awaitState(w.role, patience, "ok")
+		}
+		if round%h.killEvery == 0 {
 			version = w.rotateUnderKill()
 			killed++
 		} else {
 			version = w.awaitRotation(w.role)
 		}
 		crowd.await(t, version)
-		if round%rollbackEvery == 0 {
+		if round%h.rollbackEvery == 0 {
 			crowd.await(t, w.rollBack())
 			rolledBack++
 		}
 	}
 	await(t, patience, "one user to be left", func() (bool, any) {
-		users := w.users(w.role)
+		users := w.usable(w.role)
 		return len(users) == 1, users
 	})
 	crowd.stop()
@@ -66,12 +84,12 @@ func TestClientsByTTL(t *testing.T) {
 		total += n
 	}
 	t.Logf("%d logins by %d clients in %d versions, through %d rotations, %d rollbacks and %d kills; %d refused",
-		total, clients, len(logins), rotations, rolledBack, killed, len(crowd.failures()))
+		total, clients, len(logins), h.rotations, rolledBack, killed, len(crowd.failures()))
 	assert.Empty(t, crowd.failures(), "a credential must work for as long as its ttl says")
-	assert.GreaterOrEqual(t, total, minLogins)
-	assert.Len(t, slices.Collect(maps.Keys(logins)), rotations+1, "every version was used")
-	assert.Equal(t, rotations/killEvery, killed)
-	assert.Equal(t, rotations/rollbackEvery, rolledBack)
+	assert.GreaterOrEqual(t, total, h.rotations*loginsPerRound)
+	assert.Len(t, slices.Collect(maps.Keys(logins)), h.rotations+1, "every version was used")
+	assert.Equal(t, h.rotations/h.killEvery, killed)
+	assert.Equal(t, h.rotations/h.rollbackEvery, rolledBack)
 	assert.Zero(t, w.status(w.role).Failures)
 }
 

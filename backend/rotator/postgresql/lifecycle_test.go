@@ -113,11 +113,14 @@ func TestDestroyHandsOver(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, superuser)
 			other := f.id + ` Other "db"`
-			require.NoError(t, f.server.CreateDatabase(t.Context(), other, ""))
+			databases := []string{f.database, other, "postgres", f.id + "_Größe", f.id + ".dots"}
+			for _, database := range append(databases[3:], other) {
+				require.NoError(t, f.server.CreateDatabase(t.Context(), database, ""))
+			}
 			memberships := f.adminMemberships()
 			first := f.prepared(1)
 			user := pgtest.Ident(first.Version.Identifier)
-			for _, database := range []string{f.database, other, "postgres"} {
+			for _, database := range databases {
 				// A user can only own a schema where its group may create one.
 				f.server.MustExec(t, database, "GRANT CREATE ON DATABASE "+pgtest.Ident(database)+" TO "+pgtest.Ident(f.group))
 				f.server.MustExec(t, database, "CREATE SCHEMA "+pgtest.Ident(f.id+"_s")+" AUTHORIZATION "+user,
@@ -135,7 +138,7 @@ func TestDestroyHandsOver(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, rotator.Progress{}, progress)
 			require.False(t, f.exists(first.Version.Identifier))
-			for _, database := range []string{f.database, other, "postgres"} {
+			for _, database := range databases {
 				require.Equal(t, "42"+f.group, f.server.MustQuery(t, database, "SELECT answer || (SELECT tableowner FROM pg_tables WHERE schemaname = $1) FROM "+
 					pgtest.Ident(f.id+"_s")+".t", f.id+"_s"))
 			}
@@ -250,12 +253,12 @@ func TestRetireEndsManySessions(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, superuser)
 			first := f.prepared(1)
-			for range 20 {
+			for range 200 {
 				f.session(first, f.database)
 			}
 			progress, err := postgresql.New().Retire(f.ctx(), first, rotator.Disable)
 			require.NoError(t, err)
-			require.Equal(t, 20, progress.SessionsEnded)
+			require.Equal(t, 200, progress.SessionsEnded)
 			require.Equal(t, "0", f.server.MustQuery(t, "postgres", "SELECT count(*)::text FROM pg_stat_activity WHERE usename = $1", first.Version.Identifier))
 		})
 	}

@@ -2,7 +2,10 @@ module github.com/intelliflow/vault-plugin-secrets-rotation/scripts/vault
 
 go 1.26
 
-tool github.com/hashicorp/vault
+tool (
+	github.com/hashicorp/vault
+	github.com/hashicorp/vault/plugins/database/postgresql/postgresql-database-plugin
+)
 
 require (
 	cel.dev/expr v0.24.0 // indirect

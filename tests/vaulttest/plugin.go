@@ -90,22 +90,27 @@ func buildPlugin(ctx context.Context, tags string, race bool) (string, error) {
 // with the version that the binary itself reports. Doing so again replaces the plugin; mounts take
 // the new one when they are reloaded.
 func (s *Server) RegisterPlugin(ctx context.Context, binary string) error {
-	target := filepath.Join(s.pluginDir(), PluginName)
-	sum, err := install(binary, target)
+	s.pluginPath = filepath.Join(s.pluginDir(), PluginName)
+	return s.register(ctx, PluginName, api.PluginTypeSecrets, binary, s.options.PluginEnv)
+}
+
+// RegisterDatabasePlugin puts a plugin of Vault's own database engine into Vault's catalogue: a Vault
+// built with the tag minimal has the engine and none of its plugins.
+func (s *Server) RegisterDatabasePlugin(ctx context.Context, name, binary string) error {
+	return s.register(ctx, name, api.PluginTypeDatabase, binary, nil)
+}
+
+func (s *Server) register(ctx context.Context, name string, kind api.PluginType, binary string, env []string) error {
+	sum, err := install(binary, filepath.Join(s.pluginDir(), name))
 	if err != nil {
-		return fmt.Errorf("install the plugin: %w", err)
+		return fmt.Errorf("install the plugin %s: %w", name, err)
 	}
-	s.pluginPath = target
 	// Without a version, Vault runs the binary and takes the one that it reports.
 	err = s.Client().Sys().RegisterPluginWithContext(ctx, &api.RegisterPluginInput{
-		Name:    PluginName,
-		Type:    api.PluginTypeSecrets,
-		Command: PluginName,
-		SHA256:  sum,
-		Env:     s.options.PluginEnv,
+		Name: name, Type: kind, Command: name, SHA256: sum, Env: env,
 	})
 	if err != nil {
-		return fmt.Errorf("register the plugin: %w\n%s", err, tail(s.Log(), 20))
+		return fmt.Errorf("register the plugin %s: %w\n%s", name, err, tail(s.Log(), 20))
 	}
 	return nil
 }

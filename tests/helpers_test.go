@@ -10,6 +10,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -409,6 +412,19 @@ func connect(ctx context.Context, postgres *pgtest.Server, url string) (*pgx.Con
 func refused(err error) bool {
 	var pgErr *pgconn.PgError
 	return errors.As(err, &pgErr) && (pgErr.Code == "28P01" || pgErr.Code == "28000")
+}
+
+// databasePlugin is the name of the plugin with which Vault's own database engine speaks to PostgreSQL.
+const databasePlugin = "postgresql-database-plugin"
+
+// ensureDatabasePlugin asks the script that finds or builds it.
+func ensureDatabasePlugin(t testing.TB) string {
+	t.Helper()
+	command := exec.CommandContext(t.Context(), filepath.Join("..", "scripts", "ensure-database-plugin"))
+	command.Stderr = os.Stderr
+	path, err := command.Output()
+	require.NoError(t, err)
+	return strings.TrimSpace(string(path))
 }
 
 func lastLines(text string, lines int) string {

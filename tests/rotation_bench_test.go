@@ -5,9 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -100,13 +97,10 @@ func (r *race) connection() map[string]any {
 // databaseEngine is where Vault's own engine is mounted.
 func (r *race) databaseEngine() mount { return mount{r.vault.Address(), r.vault.Token(), "database"} }
 
-// databasePlugin is the name of the plugin with which that engine speaks to PostgreSQL.
-const databasePlugin = "postgresql-database-plugin"
-
 // prepareBare mounts Vault's database engine and gives it users to rotate.
 func (r *race) prepareBare() {
 	ctx := r.b.Context()
-	require.NoError(r.b, r.vault.RegisterDatabasePlugin(ctx, databasePlugin, ensureDatabasePlugin(ctx, r.b)))
+	require.NoError(r.b, r.vault.RegisterDatabasePlugin(ctx, databasePlugin, ensureDatabasePlugin(r.b)))
 	_, err := r.vault.CLI(ctx, "secrets", "enable", "database")
 	require.NoError(r.b, err)
 	m := r.databaseEngine()
@@ -236,11 +230,4 @@ func wait(b *testing.B, d time.Duration) {
 	case <-b.Context().Done():
 		b.Fatal("the benchmark ended while it waited")
 	}
-}
-
-// ensureDatabasePlugin asks the script that finds or builds Vault's own plugin.
-func ensureDatabasePlugin(ctx context.Context, b *testing.B) string {
-	path, err := exec.CommandContext(ctx, filepath.Join("..", "scripts", "ensure-database-plugin")).Output()
-	require.NoError(b, err)
-	return strings.TrimSpace(string(path))
 }

@@ -313,6 +313,7 @@ func (p *Play) observe() {
 	if inPlace && !p.quietInPlace() {
 		return // the gap that one credential has by nature
 	}
+	before := p.State().Revision
 	now := p.Clock.Now()
 	kept := p.held[:0]
 	for _, h := range p.held {
@@ -339,7 +340,11 @@ func (p *Play) observe() {
 	if compromised || p.leaked {
 		return
 	}
-	if err := p.stage.Login(creds.Data); fault.Is(err, fault.AuthFailed) {
+	err = p.stage.Login(creds.Data)
+	if inPlace && p.State().Revision != before {
+		return // the gap began meanwhile: it is journalled before it begins
+	}
+	if fault.Is(err, fault.AuthFailed) {
 		p.violate("promise 2: the current version %d is refused: %s", version, err)
 	}
 	p.Logins++

@@ -39,12 +39,15 @@ type Options struct {
 	Settings map[string]string
 	// HBA are lines put in front of pg_hba.conf.
 	HBA []string
+	// Replication prepares the cluster to have standbys, see StartStandby.
+	Replication bool
 }
 
 // Server is a running cluster.
 type Server struct {
 	binDir, dir, dataDir, logFile string
 	port                          int
+	options                       Options
 	superuserPassword             string
 	account                       *account
 	certs                         *certificates
@@ -64,54 +67,69 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{binDir: binDir, account: acc, superuserPassword: randomPassword()}
-	if err := s.create(ctx, o); err != nil {
+	s := &Server{binDir: binDir, options: o, account: acc, superuserPassword: randomPassword()}
+	if err := s.create(ctx); err != nil {
 		return nil, errors.Join(err, s.remove())
 	}
-	// The port is only known to be free when the server has taken it.
-	for attempt := 1; ; attempt++ {
-		err = s.startOnFreePort(ctx, o)
-		if err == nil {
-			return s, nil
+	err = onFreePort(ctx, func(port int) error {
+		s.port = port
+		if err := s.writeSettings(); err != nil {
+			return err
 		}
-		if attempt == 3 || ctx.Err() != nil {
-			return nil, errors.Join(err, s.Stop())
+		return s.Resume(ctx)
+	})
+	if err != nil {
+		return nil, errors.Join(err, s.Stop())
+	}
+	return s, nil
+}
+
+// onFreePort starts something that listens. A port is only known to be free when it
+// was taken, so another is tried when the start fails.
+func onFreePort(ctx context.Context, start func(port int) error) error {
+	for attempt := 1; ; attempt++ {
+		port, err := freePort()
+		if err == nil {
+			err = start(port)
+		}
+		if err == nil || attempt == 3 || ctx.Err() != nil {
+			return err
 		}
 	}
 }
 
-func (s *Server) create(ctx context.Context, o Options) (err error) {
-	if s.dir, err = os.MkdirTemp(o.Dir, "pgtest-"); err != nil {
-		return fmt.Errorf("make a directory for the cluster: %w", err)
+func (s *Server) create(ctx context.Context) (err error) {
+	if err := s.makeDir(); err != nil {
+		return err
 	}
-	s.dataDir, s.logFile = filepath.Join(s.dir, "data"), filepath.Join(s.dir, "server.log")
 	if s.certs, err = newCertificates(); err != nil {
 		return err
 	}
 	if err := s.initDB(ctx); err != nil {
 		return err
 	}
+	if err := s.writeCertificates(); err != nil {
+		return err
+	}
+	return s.writeHBA(s.options.HBA)
+}
+
+func (s *Server) makeDir() (err error) {
+	if s.dir, err = os.MkdirTemp(s.options.Dir, "pgtest-"); err != nil {
+		return fmt.Errorf("make a directory for the cluster: %w", err)
+	}
+	s.dataDir, s.logFile = filepath.Join(s.dir, "data"), filepath.Join(s.dir, "server.log")
+	return s.account.own(s.dir)
+}
+
+func (s *Server) writeCertificates() error {
 	if err := s.writeFile("server.crt", s.certs.serverCertPEM); err != nil {
 		return err
 	}
 	if err := s.writeFile("server.key", s.certs.serverKeyPEM); err != nil {
 		return err
 	}
-	if err := s.writeFile("ca.crt", s.certs.caPEM); err != nil {
-		return err
-	}
-	return s.writeHBA(o.HBA)
-}
-
-func (s *Server) startOnFreePort(ctx context.Context, o Options) error {
-	var err error
-	if s.port, err = freePort(); err != nil {
-		return err
-	}
-	if err := s.writeSettings(o.Settings); err != nil {
-		return err
-	}
-	return s.Resume(ctx)
+	return s.writeFile("ca.crt", s.certs.caPEM)
 }
 
 // freePort is one that nobody listens on at this moment.
@@ -127,7 +145,7 @@ func freePort() (int, error) {
 }
 
 // writeSettings writes a file that postgresql.conf includes last.
-func (s *Server) writeSettings(extra map[string]string) error {
+func (s *Server) writeSettings() error {
 	settings := map[string]string{
 		"listen_addresses":          "127.0.0.1",
 		"port":                      strconv.Itoa(s.port),
@@ -150,7 +168,10 @@ func (s *Server) writeSettings(extra map[string]string) error {
 		"log_line_prefix":           "%m [%p] %u@%d ",
 		"lc_messages":               "C",
 	}
-	maps.Copy(settings, extra)
+	if s.options.Replication {
+		settings["wal_level"], settings["max_wal_senders"] = "replica", "10"
+	}
+	maps.Copy(settings, s.options.Settings)
 	var b strings.Builder
 	for name, value := range settings {
 		fmt.Fprintf(&b, "%s = '%s'\n", name, strings.ReplaceAll(value, "'", "''"))
@@ -161,6 +182,7 @@ func (s *Server) writeSettings(extra map[string]string) error {
 var defaultHBA = []string{
 	"local all all scram-sha-256",
 	"host all all 127.0.0.1/32 scram-sha-256",
+	"host replication all 127.0.0.1/32 scram-sha-256",
 }
 
 func (s *Server) writeHBA(first []string) error {

@@ -71,6 +71,26 @@ func TestServer(t *testing.T) {
 	})
 }
 
+func TestStandby(t *testing.T) {
+	primary, standby := pgtest.NewPair(t)
+	ctx := t.Context()
+	primary.MustExec(t, "postgres", "CREATE TABLE t (n int)", "INSERT INTO t VALUES (1)")
+	require.NoError(t, standby.CatchUp(ctx, primary))
+	require.Equal(t, "1", standby.MustQuery(t, "postgres", "SELECT n::text FROM t"))
+	require.ErrorContains(t, standby.Exec(ctx, "postgres", "INSERT INTO t VALUES (2)"), "25006")
+
+	require.NoError(t, standby.PauseReplay(ctx))
+	primary.MustExec(t, "postgres", "UPDATE t SET n = 2")
+	require.Equal(t, "1", standby.MustQuery(t, "postgres", "SELECT n::text FROM t"), "it lags behind")
+	require.NoError(t, standby.ResumeReplay(ctx))
+	require.NoError(t, standby.CatchUp(ctx, primary))
+	require.Equal(t, "2", standby.MustQuery(t, "postgres", "SELECT n::text FROM t"))
+
+	primary.Halt()
+	require.NoError(t, standby.Promote(ctx))
+	standby.MustExec(t, "postgres", "INSERT INTO t VALUES (3)")
+}
+
 func TestNoServerSaysWhatToInstall(t *testing.T) {
 	_, err := pgtest.Start(t.Context(), pgtest.Options{BinDir: t.TempDir()})
 	require.ErrorIs(t, err, pgtest.ErrNoServer)

@@ -103,9 +103,6 @@ func (a *account) apply(cmd *exec.Cmd) {
 }
 
 func (s *Server) initDB(ctx context.Context) error {
-	if err := s.account.own(s.dir); err != nil {
-		return err
-	}
 	if err := s.writeFile("password", []byte(s.superuserPassword+"\n")); err != nil {
 		return err
 	}

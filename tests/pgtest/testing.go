@@ -25,12 +25,28 @@ func New(t TB, o ...Options) *Server {
 	if err != nil {
 		t.Fatalf("start PostgreSQL: %v", err)
 	}
+	s.stopAfter(t)
+	return s
+}
+
+// NewPair starts a cluster and a hot standby of it that end with the test.
+func NewPair(t TB) (primary, standby *Server) {
+	t.Helper()
+	primary = New(t, Options{Replication: true})
+	standby, err := primary.StartStandby(context.Background())
+	if err != nil {
+		t.Fatalf("start a standby: %v", err)
+	}
+	standby.stopAfter(t)
+	return primary, standby
+}
+
+func (s *Server) stopAfter(t TB) {
 	t.Cleanup(func() {
 		if err := s.Stop(); err != nil {
 			t.Logf("stop PostgreSQL: %v", err)
 		}
 	})
-	return s
 }
 
 var shared struct {

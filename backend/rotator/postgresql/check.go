@@ -18,11 +18,16 @@ func (*ConnectionKind) Check(ctx context.Context, conn rotator.Connection) ([]ro
 	if err != nil {
 		return nil, err
 	}
+	lines, err := c.check(ctx)
+	return append(lines, c.replicaLines(ctx)...), err
+}
+
+func (c *Connection) check(ctx context.Context) ([]rotator.Line, error) {
 	if err := c.DB.Ping(ctx); err != nil {
 		return []rotator.Line{failed("login", err)}, nil
 	}
 	lines := []rotator.Line{passed("login", "the server accepts the connection's user")}
-	err = c.DB.Trial(ctx, func(ctx context.Context, s *postgres.Session) error {
+	err := c.DB.Trial(ctx, func(ctx context.Context, s *postgres.Session) error {
 		k := &checker{s: s, connection: c, user: "vault_rotation_check_" + random(lowerAlphabet, randomPart)}
 		err := k.run(ctx)
 		lines = append(lines[:1], k.lines...)

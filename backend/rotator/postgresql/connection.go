@@ -2,6 +2,7 @@ package postgresql
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
@@ -16,13 +17,14 @@ import (
 // changing any requires it again.
 var connectionOptionSet = option.Set{
 	{Name: "connection_url", Type: option.String, Address: true, Help: "postgresql://{{username}}:{{password}}@host:5432/database?sslmode=verify-full, or keyword=value pairs. Several hosts may be given."},
+	{Name: "replica_urls", Type: option.List, Address: true, Help: "Addresses of hot standbys on which readers have sessions, one for each, in the forms of connection_url: sessions there are ended too, and a proof of death covers them. They are reached with the same user, password and TLS options."},
 	{Name: "username", Type: option.String, Address: true, Help: "Name of the administrator's user."},
 	{Name: "password", Type: option.String, Secret: true, Help: "Password of the administrator's user."},
 	{Name: "tls_ca", Type: option.String, Address: true, Help: "Certificate authority of the server, in PEM form. Default: the system's."},
 	{Name: "tls_certificate", Type: option.String, Address: true, Help: "Client certificate, in PEM form."},
 	{Name: "private_key", Type: option.String, Secret: true, Help: "Key of tls_certificate, in PEM form."},
 	{Name: "tls_server_name", Type: option.String, Address: true, Help: "Name to expect in the server's certificate. Default: the host's."},
-	{Name: "max_open_connections", Type: option.Int, Default: int64(4), Help: "Most connections of the administrator at a time, all told; at least 2. Logins as a role's own users, to verify and to probe them, are not counted."},
+	{Name: "max_open_connections", Type: option.Int, Default: int64(4), Help: "Most connections of the administrator at a time to one server, all told; at least 2. Logins as a role's own users, to verify and to probe them, are not counted."},
 	{Name: "max_idle_connections", Type: option.Int, Default: int64(1), Help: "Most connections kept open between uses."},
 	{Name: "max_connection_lifetime", Type: option.Duration, Default: int64(0), Help: "How long a connection is used; 0 for no limit."},
 	{Name: "connect_timeout", Type: option.Duration, Default: int64(5), Help: "How long to wait for a host to accept a login."},
@@ -34,6 +36,7 @@ var connectionOptionSet = option.Set{
 
 type connectionOptions struct {
 	ConnectionURL         string            `json:"connection_url"`
+	ReplicaURLs           []string          `json:"replica_urls"`
 	Username              string            `json:"username"`
 	CA                    string            `json:"tls_ca"`
 	Certificate           string            `json:"tls_certificate"`
@@ -120,6 +123,10 @@ func (k *ConnectionKind) CheckConnection(c *rotator.ConnectionConfig) (warnings 
 	if err := config.Check(); err != nil {
 		return nil, err
 	}
+	replicas, err := o.replicaConfigs(&config)
+	if err != nil {
+		return nil, err
+	}
 	if config.Password.Empty() && o.Certificate == "" {
 		return nil, fault.Field("password", "is required, unless a client certificate takes its place")
 	}
@@ -128,19 +135,20 @@ func (k *ConnectionKind) CheckConnection(c *rotator.ConnectionConfig) (warnings 
 			return nil, fault.Field("allowed_groups", "contains a name that cannot be a group: it is empty, too long, predefined or contains a semicolon")
 		}
 	}
-	return o.warnings(config.Address), nil
+	return o.warnings(config.Address, replicas), nil
 }
 
-func (o *connectionOptions) warnings(a *postgres.Address) (warnings []string) {
-	mode := a.SSLMode
-	switch {
-	case mode == "":
-		mode = "prefer"
-	case mode == "require" && o.CA != "":
-		mode = "verify-ca"
-	}
-	if text := sslWarnings[mode]; text != "" {
+func (o *connectionOptions) warnings(a *postgres.Address, replicas []postgres.Config) (warnings []string) {
+	if text := o.sslWarning(a); text != "" {
 		warnings = append(warnings, text)
+	}
+	for i, r := range replicas {
+		if text := o.sslWarning(r.Address); text != "" {
+			warnings = append(warnings, fmt.Sprintf("replica_urls, entry %d: %s", i+1, text))
+		}
+	}
+	if len(a.Hosts) > 1 && (a.TargetSessionAttrs == "" || a.TargetSessionAttrs == "any") {
+		warnings = append(warnings, "connection_url has several hosts without target_session_attrs=read-write: the first that answers is used, also when it is a standby, on which nothing can be changed")
 	}
 	if o.AllowWeakAuth {
 		warnings = append(warnings, "allow_weak_auth: a server, or whoever poses as it, may ask for passwords in clear or as MD5")
@@ -151,14 +159,29 @@ func (o *connectionOptions) warnings(a *postgres.Address) (warnings []string) {
 	return warnings
 }
 
+func (o *connectionOptions) sslWarning(a *postgres.Address) string {
+	mode := a.SSLMode
+	switch {
+	case mode == "":
+		mode = "prefer"
+	case mode == "require" && o.CA != "":
+		mode = "verify-ca"
+	}
+	return sslWarnings[mode]
+}
+
 // Connection is an open connection of this type.
 type Connection struct {
-	DB      *postgres.DB
-	options *connectionOptions
+	DB       *postgres.DB
+	replicas []*replica
+	options  *connectionOptions
 }
 
 // Close implements rotator.Connection.
-func (c *Connection) Close() { c.DB.Close() }
+func (c *Connection) Close() {
+	closeReplicas(c.replicas)
+	c.DB.Close()
+}
 
 // Open implements rotator.ConnectionKind. It does not dial.
 func (k *ConnectionKind) Open(c *rotator.ConnectionConfig) (rotator.Connection, error) {
@@ -170,11 +193,20 @@ func (k *ConnectionKind) Open(c *rotator.ConnectionConfig) (rotator.Connection, 
 	if err != nil {
 		return nil, err
 	}
+	replicaConfigs, err := o.replicaConfigs(&config)
+	if err != nil {
+		return nil, err
+	}
 	db, err := postgres.Open(config)
 	if err != nil {
 		return nil, err
 	}
-	return &Connection{DB: db, options: o}, nil
+	replicas, err := openReplicas(replicaConfigs)
+	if err != nil {
+		db.Close()
+		return nil, err
+	}
+	return &Connection{DB: db, replicas: replicas, options: o}, nil
 }
 
 // Ping implements rotator.ConnectionKind.

@@ -48,7 +48,11 @@ var admins = map[string]bool{"superuser": true, "least privileged": false}
 
 func newFixture(t testing.TB, superuser bool) *fixture {
 	t.Helper()
-	s := pgtest.Shared(t)
+	return newFixtureOn(t, pgtest.Shared(t), superuser)
+}
+
+func newFixtureOn(t testing.TB, s *pgtest.Server, superuser bool) *fixture {
+	t.Helper()
 	id := fmt.Sprintf("t%d", counter.Add(1))
 	f := &fixture{
 		t: t, server: s, id: id, database: id + "_app", group: id + `_Group."odd" ü`, admin: id + "_admin", adminPassword: "admin-canary-" + id,

@@ -45,7 +45,8 @@ func (*Rotator) Preflight(ctx context.Context, t *rotator.Target) ([]rotator.Lin
 	if err != nil {
 		return lines, err
 	}
-	return lookRights(ctx, t, options, lines)
+	lines, err = lookRights(ctx, t, options, lines)
+	return append(lines, connection.replicaWarnings(ctx)...), err
 }
 
 // lookUsers finds out whether the next user can be made, or changed where it stands.

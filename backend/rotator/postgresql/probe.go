@@ -12,8 +12,8 @@ import (
 // Probe implements rotator.Prober. The server's own refusal of the old login and
 // its acceptance of the current one, over the same path a moment later, prove the
 // old one dead; no answer, or a refusal for another reason, proves nothing and is
-// an error. A server answers 28P01 for a dropped user too. Standby servers are not
-// asked: the proof says that it covers the primary only.
+// an error. A server answers 28P01 for a dropped user too. Each of replica_urls has to
+// answer the same; the proof says how many standbys it covers.
 func (*Rotator) Probe(ctx context.Context, t *rotator.Target) (rotator.Proof, error) {
 	connection, err := open(t)
 	if err != nil {
@@ -32,26 +32,30 @@ func (*Rotator) Probe(ctx context.Context, t *rotator.Target) (rotator.Proof, er
 	if !fault.Is(err, fault.AuthFailed) {
 		return rotator.Proof{}, in("log in as the old version", err)
 	}
-	witness, err := accepted(ctx, connection, t)
+	witness, err := accepted(ctx, connection.DB, t)
 	if err != nil {
 		return rotator.Proof{}, notAProof(err)
 	}
-	return rotator.Proof{Dead: true, Result: bounded(fmt.Sprintf("PostgreSQL refused %s (SQLSTATE %s) and accepted %s a moment later, primary only",
-		quoted(t.Version.Identifier), code, quoted(witness)))}, nil
+	covers, alive, err := connection.probeReplicas(ctx, t, password)
+	if err != nil || alive != "" {
+		return rotator.Proof{Result: bounded(alive)}, err
+	}
+	return rotator.Proof{Dead: true, Result: bounded(fmt.Sprintf("PostgreSQL refused %s (SQLSTATE %s) and accepted %s a moment later, %s",
+		quoted(t.Version.Identifier), code, quoted(witness), covers))}, nil
 }
 
 // accepted logs in as the witness: the current version, or, where none can be
 // (a deleted role, a current version that an emergency ended first), the
 // administrator over the same path.
-func accepted(ctx context.Context, c *Connection, t *rotator.Target) (witness string, err error) {
+func accepted(ctx context.Context, db *postgres.DB, t *rotator.Target) (witness string, err error) {
 	if t.Current == nil {
-		return c.DB.Username(), c.DB.Ping(ctx)
+		return db.Username(), db.Ping(ctx)
 	}
 	password, err := passwordOf(t.Current.Material)
 	if err != nil {
 		return "", err
 	}
-	s, err := c.DB.Login(ctx, t.Current.Version.Identifier, password)
+	s, err := db.Login(ctx, t.Current.Version.Identifier, password)
 	if err != nil {
 		return "", err
 	}
@@ -71,18 +75,26 @@ func notAProof(err error) error {
 
 const inUseQuery = `
 SELECT coalesce(application_name, ''), coalesce(host(client_addr), ''), count(*)
-FROM pg_stat_activity WHERE usename = $1 GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT 100`
+FROM pg_stat_activity WHERE usename = $1 AND %s GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT 100`
 
 // InUse implements rotator.InUser. Client addresses are empty without
-// pg_read_all_stats; sessions on standby servers are not seen.
+// pg_read_all_stats; sessions on standby servers count where replica_urls names those.
 func (*Rotator) InUse(ctx context.Context, t *rotator.Target) ([]rotator.Use, error) {
 	connection, err := open(t)
 	if err != nil {
 		return nil, err
 	}
-	var uses []rotator.Use
-	err = connection.DB.Read(ctx, func(ctx context.Context, s *postgres.Session) error {
-		return s.Each(ctx, inUseQuery, []any{t.Version.Identifier}, func(scan func(...any) error) error {
+	uses, err := usesOn(ctx, connection.DB, t.Version.Identifier, "true")
+	if err != nil || len(connection.replicas) == 0 {
+		return uses, in("look for sessions", err)
+	}
+	return connection.usesOnReplicas(ctx, t.Version.Identifier, uses)
+}
+
+// usesOn lists the sessions on one server, if it is one of which the condition holds.
+func usesOn(ctx context.Context, db *postgres.DB, user, condition string) (uses []rotator.Use, err error) {
+	err = db.Read(ctx, func(ctx context.Context, s *postgres.Session) error {
+		return s.Each(ctx, fmt.Sprintf(inUseQuery, condition), []any{user}, func(scan func(...any) error) error {
 			var u rotator.Use
 			if err := scan(&u.ApplicationName, &u.ClientAddr, &u.Count); err != nil {
 				return err
@@ -91,5 +103,5 @@ func (*Rotator) InUse(ctx context.Context, t *rotator.Target) ([]rotator.Use, er
 			return nil
 		})
 	})
-	return uses, in("look for sessions", err)
+	return uses, err
 }

@@ -46,8 +46,12 @@ func (r *retirement) run(ctx context.Context, stage rotator.Stage) (rotator.Prog
 	if err == nil && gone && stage == rotator.Disable && r.object.Strategy == inPlace && r.target.Version.Compromised {
 		progress, err = r.endLeakedSessions(ctx)
 	}
-	if err != nil || gone || progress.NotYet != "" || stage == rotator.Disable {
+	if err != nil || gone || progress.NotYet != "" {
 		return progress, err
+	}
+	r.onReplicas(ctx, stage, &progress)
+	if progress.NotYet != "" || stage == rotator.Disable {
+		return boundedProgress(progress), nil
 	}
 	switch {
 	case r.object.standing():
@@ -196,9 +200,14 @@ func (r *retirement) endSessions(ctx context.Context, seen map[int32]bool) (ende
 // countSessions counts the user's sessions, or those of them that are among only.
 func (r *retirement) countSessions(ctx context.Context, only []int32) (n int, err error) {
 	err = r.connection.DB.Read(ctx, func(ctx context.Context, s *postgres.Session) error {
-		_, err := s.Row(ctx, "SELECT count(*) FROM pg_stat_activity WHERE usename = $1 AND ($2::int[] IS NULL OR pid = ANY ($2))", []any{r.name(), only}, &n)
+		n, err = countSessions(ctx, s, r.name(), only)
 		return err
 	})
+	return n, err
+}
+
+func countSessions(ctx context.Context, s *postgres.Session, user string, only []int32) (n int, err error) {
+	_, err = s.Row(ctx, "SELECT count(*) FROM pg_stat_activity WHERE usename = $1 AND ($2::int[] IS NULL OR pid = ANY ($2))", []any{user, only}, &n)
 	return n, in("count the user's sessions", err)
 }
 
@@ -209,7 +218,7 @@ func (r *retirement) endLeakedSessions(ctx context.Context) (p rotator.Progress,
 	if err := r.terminate(ctx, seen); err != nil {
 		return p, in("end the user's sessions", err)
 	}
-	p.SessionsEnded = len(seen)
+	p.SessionsEnded = len(seen) + r.endLeakedOnReplicas(ctx)
 	those := slices.Collect(maps.Keys(seen))
 	for range int(sessionsDeadline / sessionsPoll) {
 		left := 0
@@ -242,20 +251,25 @@ func (r *retirement) terminate(ctx context.Context, seen map[int32]bool) error {
 		if _, err := adopt(ctx, s, r.name()); err != nil {
 			return err
 		}
-		// A probe of our own that is just going away is no reader's session.
-		return s.Each(ctx, "SELECT pid, application_name = $2, pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1",
-			[]any{r.name(), postgres.ApplicationName}, func(scan func(...any) error) error {
-				var pid int32
-				var ours, sent bool
-				if err := scan(&pid, &ours, &sent); err != nil {
-					return err
-				}
-				if !ours {
-					seen[pid] = true
-				}
-				return nil
-			})
+		return signalSessions(ctx, s, r.name(), seen)
 	})
+}
+
+// signalSessions ends the sessions of a user on one server, and notes them. A probe of
+// our own that is just going away is no reader's session.
+func signalSessions(ctx context.Context, s *postgres.Session, user string, seen map[int32]bool) error {
+	return s.Each(ctx, "SELECT pid, coalesce(application_name = $2, false), pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1",
+		[]any{user, postgres.ApplicationName}, func(scan func(...any) error) error {
+			var pid int32
+			var ours, sent bool
+			if err := scan(&pid, &ours, &sent); err != nil {
+				return err
+			}
+			if !ours {
+				seen[pid] = true
+			}
+			return nil
+		})
 }
 
 // left tells whether an error means that a person has to act: more of the same

@@ -31,7 +31,7 @@ func (*Rotator) Verify(ctx context.Context, t *rotator.Target) error {
 	if err != nil {
 		return err
 	}
-	s, err := connection.DB.Login(ctx, t.Version.Identifier, password)
+	s, err := connection.loginAsReader(ctx, t.Version.Identifier, password)
 	if err != nil {
 		return in("log in as "+quoted(t.Version.Identifier), err)
 	}
@@ -40,6 +40,9 @@ func (*Rotator) Verify(ctx context.Context, t *rotator.Target) error {
 		return err
 	}
 	if err := connection.runStatements(ctx, s, options.VerificationStatements); err != nil {
+		return err
+	}
+	if err := connection.awaitReplicas(ctx, t, t.Version.Identifier, password); err != nil {
 		return err
 	}
 	return checkRights(ctx, t, o, options.AdoptOwnership)

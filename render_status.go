@@ -2,6 +2,7 @@ package rotationsecrets
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -96,7 +97,8 @@ func renderRoleStatus(s *backend.RoleStatus) map[string]any {
 	return out
 }
 
-// leftOutside tells of versions whose end waits for a person, or does not go through.
+// leftOutside tells of versions whose end waits for a person, does not go through, or
+// is not proven.
 func leftOutside(s *backend.RoleStatus) []string {
 	var out []string
 	for _, v := range s.Versions {
@@ -106,6 +108,10 @@ func leftOutside(s *backend.RoleStatus) []string {
 		if a := v.Attention; a != nil && a.Failing {
 			out = append(out, fmt.Sprintf("version %d (%s) could not be ended yet, after %d attempts: %s; next attempt %s",
 				v.Number, v.Identifier, a.Attempts, a.Reason, a.At.UTC().Format(time.RFC3339)))
+		}
+		if p := v.Proof; p != nil && !p.Dead && !p.Unprovable {
+			out = append(out, fmt.Sprintf("version %d (%s) was ended, but is not proven dead: %s; it is asked again every minute",
+				v.Number, v.Identifier, strings.TrimPrefix(p.Result, "not proven: ")))
 		}
 	}
 	return out

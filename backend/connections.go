@@ -270,7 +270,7 @@ func (e *Engine) mergeConnection(before *store.Connection, w Write) (*store.Conn
 
 // secretsAgain refuses to send a stored secret to a new address.
 func secretsAgain(set option.Set, before, after *store.Connection, given secret.Map) error {
-	moved := set.Changed(before.Values, after.Values, func(o option.Option) bool { return o.Address })
+	moved := set.Moved(before.Values, after.Values)
 	if len(moved) == 0 {
 		return nil
 	}

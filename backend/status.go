@@ -298,18 +298,24 @@ func (s *subject) reason(state RoleState) string {
 		}
 		return "a rotation is about to begin"
 	case StateGrace:
-		for i := range s.state.Versions {
-			if v := &s.state.Versions[i]; v.State == rotation.Retiring && !v.RetireAt.IsZero() {
-				if v.Attention != nil && !v.Attention.Failing {
-					return fmt.Sprintf("version %d: %s", v.Number, v.Attention.Reason)
-				}
-				return fmt.Sprintf("version %d lives until %s", v.Number, v.RetireAt.Format(time.RFC3339))
-			}
-		}
-		return "an old version is being ended"
+		return s.ending()
 	default:
 		return ""
 	}
+}
+
+// ending says what the versions wait for that are to end.
+func (s *subject) ending() string {
+	out := "an old version is being ended"
+	for _, v := range slices.Backward(s.state.Versions) {
+		switch waits := v.Attention != nil && !v.Attention.Failing; {
+		case waits && (v.State == rotation.Retiring || v.State == rotation.Disabled):
+			return fmt.Sprintf("version %d: %s", v.Number, v.Attention.Reason)
+		case v.State == rotation.Retiring && !v.RetireAt.IsZero():
+			out = fmt.Sprintf("version %d lives until %s", v.Number, v.RetireAt.Format(time.RFC3339))
+		}
+	}
+	return out
 }
 
 func (e *Engine) inUse(ctx context.Context, s *subject, out *RoleStatus) error {

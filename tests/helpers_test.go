@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -399,11 +400,17 @@ func connect(ctx context.Context, postgres *pgtest.Server, url string) (*pgx.Con
 	if err != nil {
 		return nil, err
 	}
-	if config.TLSConfig == nil || config.TLSConfig.InsecureSkipVerify {
-		return nil, errors.New("the connection_url does not ask for the full verification of the server")
+	perHost := []*tls.Config{config.TLSConfig}
+	for _, f := range config.Fallbacks {
+		perHost = append(perHost, f.TLSConfig)
 	}
-	config.TLSConfig.RootCAs = x509.NewCertPool()
-	config.TLSConfig.RootCAs.AppendCertsFromPEM([]byte(postgres.CAPEM()))
+	for _, c := range perHost {
+		if c == nil || c.InsecureSkipVerify {
+			return nil, errors.New("the connection_url does not ask for the full verification of the server")
+		}
+		c.RootCAs = x509.NewCertPool()
+		c.RootCAs.AppendCertsFromPEM([]byte(postgres.CAPEM()))
+	}
 	config.ConnectTimeout = patience
 	return pgx.ConnectConfig(ctx, config)
 }

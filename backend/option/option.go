@@ -42,7 +42,8 @@ type Option struct {
 	// Immutable options cannot change once the role or connection exists.
 	Immutable bool
 	// Address marks what a secret must not follow: changing it requires the
-	// secret options again.
+	// secret options again. Of a List each entry is an address, and leaving some out
+	// is no change: no secret is sent where it was not sent before.
 	Address bool
 }
 
@@ -87,6 +88,31 @@ func (s Set) Changed(before, after Values, property func(Option) bool) []string 
 		}
 	}
 	return names
+}
+
+// Moved names the options that hold another address than before.
+func (s Set) Moved(before, after Values) (names []string) {
+	for _, name := range s.Changed(before, after, func(o Option) bool { return o.Address }) {
+		if s.Named(name).Type != List || !within(after[name], before[name]) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// within tells whether all entries of a list are among those of another.
+func within(part, whole any) bool {
+	var of, all []string
+	for _, list := range []struct {
+		value any
+		out   *[]string
+	}{{part, &of}, {whole, &all}} {
+		raw, err := json.Marshal(list.value)
+		if err != nil || json.Unmarshal(raw, list.out) != nil {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(of, func(entry string) bool { return !slices.Contains(all, entry) })
 }
 
 // orNone is nil for a zero value: an empty text, list or map, 0 and false are the

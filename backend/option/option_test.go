@@ -21,6 +21,21 @@ var set = option.Set{
 	{Name: "password", Type: option.String, Secret: true, Default: "never"},
 }
 
+func TestMoved(t *testing.T) {
+	t.Parallel()
+	set := option.Set{{Name: "host", Type: option.String, Address: true}, {Name: "replicas", Type: option.List, Address: true}, {Name: "groups", Type: option.List}}
+	before := option.Values{"host": "db", "replicas": []any{"a", "b"}, "groups": []any{"g"}} // as storage gives them back
+	for _, c := range []struct {
+		replicas []string
+		moved    bool
+	}{{[]string{"a", "b"}, false}, {[]string{"b"}, false}, {[]string{"b", "a"}, false}, {nil, false}, {[]string{"a", "c"}, true}, {[]string{"a", "b", "c"}, true}} {
+		moved := set.Moved(before, option.Values{"host": "db", "replicas": c.replicas, "groups": []string{"other"}})
+		require.Equal(t, c.moved, len(moved) == 1, "%v", c.replicas)
+	}
+	require.Equal(t, []string{"replicas"}, set.Moved(option.Values{"host": "db"}, option.Values{"host": "db", "replicas": []string{"a"}}))
+	require.Equal(t, []string{"host"}, set.Moved(before, option.Values{"host": "other"}), "leaving all out")
+}
+
 type settings struct {
 	Host       string            `json:"host"`
 	Port       int               `json:"port"`

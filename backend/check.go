@@ -132,6 +132,8 @@ func (s *subject) unknown(seen []rotator.Sighting, instance string) *rotation.Di
 			continue
 		case sight.Authentic && sight.Mark.Version <= s.state.Base: // of an earlier role of this name
 			continue
+		case sight.Authentic && sight.Mark.Fence > 0 && s.forgot(sight.Mark.Version): // its object outlived it
+			continue
 		case sight.Authentic:
 			ours = append(ours, sight.Identifier)
 			d.Highest = max(d.Highest, sight.Mark.Version)
@@ -153,6 +155,11 @@ func (s *subject) unknown(seen []rotator.Sighting, instance string) *rotation.Di
 	}
 	d.Reason = strings.Join(reasons, "; ")
 	return d
+}
+
+// forgot tells whether a version is older than all that the journal still knows.
+func (s *subject) forgot(version int) bool {
+	return !slices.ContainsFunc(s.state.Versions, func(v rotation.Version) bool { return v.Number <= version })
 }
 
 // diverge stops all change for a role until a person has reconciled it.

@@ -54,6 +54,26 @@ func TestAnEmergencyDoesNotWaitForTheOtherUser(t *testing.T) {
 	require.False(t, r.world.Users()[second].Enabled)
 }
 
+// A standing user bears the mark of its last version after that was forgotten.
+func TestForgottenVersionsOfStandingUsersAreNoDivergence(t *testing.T) {
+	t.Parallel()
+	r := created(t, option.Values{"standing": true, "max_versions": int64(2), "rotation_period": int64(30 * 24 * 3600)})
+	r.Rotate()
+	r.Wait(3 * time.Minute)
+	user := r.State().Version(1).Identifier
+	ours := r.world.Users()[user]
+	r.world.Put(user, rotatortest.User{Comment: "somebody else's for a while"})
+	out, err := r.rotate() // fails before it touches the user
+	require.True(t, err != nil || out.Outcome == rotation.Failed)
+	r.world.Put(user, ours)
+	r.Wait(time.Minute)
+	require.Nil(t, r.State().Version(1), "forgotten")
+	r.Restart()
+	r.Wait(20 * time.Minute)
+	require.Equal(t, backend.StateOK, r.status().State, r.status().StateReason)
+	require.Equal(t, user, r.State().CurrentVersion().Identifier, "a further attempt went on")
+}
+
 func TestTheScheduleWaitsForTheOtherUser(t *testing.T) {
 	t.Parallel()
 	r := created(t, option.Values{"standing": true, "wait_for_idle": true, "max_grace_period": int64(3600), "rotation_period": int64(120)})

@@ -53,20 +53,7 @@ func (r *retirement) destroy(ctx context.Context, p *rotator.Progress) error {
 		if u, err = r.own(ctx, s); err != nil || !u.exists {
 			return err
 		}
-		databases, err := r.databases(ctx, s, u)
-		if err != nil {
-			return err
-		}
-		for _, d := range databases {
-			if err := r.inDatabase(ctx, d, r.handOver); err != nil {
-				return err
-			}
-		}
-		// Here: the lock database and the objects that all databases share.
-		if err := s.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d", reassignLockTimeout.Milliseconds())); err != nil {
-			return err
-		}
-		if err := r.handOver(ctx, s); err != nil {
+		if err := r.everywhere(ctx, s, u, r.handOver); err != nil {
 			return err
 		}
 		if err := r.nothingDepends(ctx, s, u); err != nil {
@@ -81,10 +68,10 @@ func (r *retirement) destroy(ctx context.Context, p *rotator.Progress) error {
 func settle(err error, p *rotator.Progress) error {
 	switch e := err.(type) { //nolint:errorlint // made above, never wrapped
 	case *leftError:
-		p.Left = e.why
+		p.Left = "the user stays, disabled: " + e.why
 		return nil
 	case *notYetError:
-		p.NotYet, p.AskAgain = e.why, e.after
+		p.NotYet, p.AskAgain = "the user is disabled, but not removed yet: "+e.why, e.after
 		return nil
 	}
 	switch {
@@ -105,7 +92,7 @@ func (r *retirement) noPreparedTransactions(ctx context.Context, s *postgres.Ses
 	var n int
 	_, err := s.Row(ctx, "SELECT count(*) FROM pg_prepared_xacts WHERE owner = $1", []any{r.name()}, &n)
 	if err == nil && n > 0 {
-		return &notYetError{fmt.Sprintf("the user is disabled, but %d prepared transactions of it wait for COMMIT PREPARED or ROLLBACK PREPARED", n), askAgainPrepared}
+		return &notYetError{fmt.Sprintf("%d prepared transactions of it wait for COMMIT PREPARED or ROLLBACK PREPARED", n), askAgainPrepared}
 	}
 	return in("look for prepared transactions", err)
 }
@@ -139,7 +126,7 @@ func (r *retirement) databases(ctx context.Context, s *postgres.Session, u user)
 // inDatabase acts in one further database, in a transaction of its own there.
 func (r *retirement) inDatabase(ctx context.Context, d database, do func(context.Context, *postgres.Session) error) error {
 	if !d.open {
-		return &leftError{fmt.Sprintf("the user stays, disabled: the database %s admits nobody and holds something of it", quoted(d.name))}
+		return &leftError{fmt.Sprintf("the database %s admits nobody and holds something of it", quoted(d.name))}
 	}
 	entered := false
 	err := r.connection.DB.InDatabase(ctx, d.name, reassignLockTimeout, func(ctx context.Context, s *postgres.Session) error {
@@ -156,7 +143,7 @@ func (r *retirement) inDatabase(ctx context.Context, d database, do func(context
 	case code == postgres.CodeNoSuchDatabase:
 		return &notYetError{fmt.Sprintf("the database %s went away", quoted(d.name)), time.Second}
 	case code != "" && !fault.Is(err, fault.Unreachable):
-		return &leftError{fmt.Sprintf("the user stays, disabled: the database %s holds something of it and does not admit %s: %v",
+		return &leftError{fmt.Sprintf("the database %s holds something of it and does not admit %s: %v",
 			quoted(d.name), quoted(r.connection.DB.Username()), err)}
 	}
 	return err
@@ -172,7 +159,7 @@ func (r *retirement) nothingDepends(ctx context.Context, s *postgres.Session, u 
 		return in("look for what depends on the user", err)
 	}
 	if where != "" {
-		return &leftError{fmt.Sprintf("the user stays, disabled: something was granted to it, and not to its group, that only a superuser can take back, in: %s; run DROP OWNED BY %s there as one",
+		return &leftError{fmt.Sprintf("something was granted to it, and not to its group, that only a superuser can take back, in: %s; run DROP OWNED BY %s there as one",
 			where, quoted(r.name()))}
 	}
 	return nil
@@ -185,7 +172,10 @@ const ownedHere = `
 SELECT count(*) FROM pg_shdepend s
 WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = (SELECT oid FROM pg_roles WHERE rolname = $1)
 	AND s.deptype = 'o' AND s.dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
-	AND s.classid NOT IN ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass)`
+	AND s.classid NOT IN ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass) AND ` + notTemporary
+
+// notTemporary leaves out what ends with its session.
+const notTemporary = `NOT EXISTS (SELECT FROM pg_identify_object(s.classid, s.objid, s.objsubid) o WHERE starts_with(o.schema, 'pg_temp'))`
 
 // handOver gives what the user owns here to its group, then removes what was
 // granted to it. DROP OWNED would drop what was not handed over, so it runs only
@@ -222,7 +212,7 @@ func (r *retirement) reassignAll(ctx context.Context, s *postgres.Session) error
 	}
 	owned, err := r.countOwned(ctx, s)
 	if err == nil && owned > 0 {
-		return &leftError{fmt.Sprintf("the user stays, disabled: %d objects of it cannot be handed to its group", owned)}
+		return &leftError{fmt.Sprintf("%d objects of it cannot be handed to its group", owned)}
 	}
 	return err
 }
@@ -231,11 +221,11 @@ func (r *retirement) reassignAll(ctx context.Context, s *postgres.Session) error
 // meanwhile would run with its power.
 func (r *retirement) reassign(ctx context.Context, s *postgres.Session) error {
 	if r.group() == "" {
-		return &leftError{"the user stays, disabled: it owns objects and the role has no member_of to hand them to: let revocation_statements hand them over (REASSIGN OWNED), or do it by hand, in each database"}
+		return &leftError{"it owns objects and the role has no member_of to hand them to: let revocation_statements hand them over (REASSIGN OWNED), or do it by hand, in each database"}
 	}
 	if err := checkGroup(ctx, s, r.group(), r.connection.options); err != nil {
 		if fault.Is(err, fault.Invalid) {
-			return &leftError{"the user stays, disabled: it owns objects and has no successor: " + err.Error()}
+			return &leftError{"it owns objects and has no successor: " + err.Error()}
 		}
 		return err
 	}

@@ -1,7 +1,9 @@
 package postgresql
 
 import (
+	"cmp"
 	"context"
+	"strings"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/mark"
@@ -60,7 +62,7 @@ func planImport(ctx context.Context, t *rotator.Target, o *roleOptions, password
 		return nil, err
 	}
 	if len(found) == 0 || o.Username != "" && o.Username != found[0].Name && (len(found) < 2 || o.Username != found[1].Name) {
-		return nil, fault.New(fault.Conflict, "there is no user %s to take over", quoted(names[0]))
+		return nil, fault.New(fault.Conflict, "there is no user %s to take over", quoted(cmp.Or(o.Username, strings.Join(names, ", "))))
 	}
 	return candidate(first, password, object{Strategy: o.objectStrategy(), Imported: found})
 }
@@ -71,6 +73,8 @@ func importable(u user, name, role string) error {
 	switch {
 	case u.foreign == unmarked && len(u.comment) > maxComment:
 		return fault.New(fault.Conflict, "the user %s has a comment of more than %d bytes, which is to be kept: shorten it first", quoted(name), maxComment)
+	case u.expires:
+		return fault.New(fault.Conflict, "the user %s has a VALID UNTIL, after which no version of it would work: ALTER ROLE %s VALID UNTIL 'infinity' first", quoted(name), quoted(name))
 	case u.foreign == unmarked:
 		return nil
 	case u.foreign != "":

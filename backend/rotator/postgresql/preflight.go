@@ -1,10 +1,11 @@
 package postgresql
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
-	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/postgres"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 )
@@ -31,26 +32,26 @@ func (*Rotator) Preflight(ctx context.Context, t *rotator.Target) ([]rotator.Lin
 			}
 			lines = append(lines, line)
 		}
-		for _, look := range []func(context.Context, *postgres.Session, *rotator.Target, *roleOptions, *connectionOptions) (rotator.Line, error){
-			lookUsers, lookGroup,
-		} {
-			line, err := look(ctx, s, t, options, connection.options)
-			if err != nil {
-				return err
-			}
-			lines = append(lines, line)
+		users, err := lookUsers(ctx, s, t, options)
+		if err != nil {
+			return err
 		}
+		group, err := lookGroup(ctx, s, options, connection.options)
+		if err != nil {
+			return err
+		}
+		lines = append(lines, users, group)
 		return nil
 	})
 	if err != nil {
 		return lines, err
 	}
-	lines, err = lookRights(ctx, t, options, lines)
-	return append(lines, connection.replicaWarnings(ctx)...), err
+	rights, err := lookRights(ctx, t, options)
+	return append(append(lines, rights...), connection.replicaWarnings(ctx)...), err
 }
 
 // lookUsers finds out whether the next user can be made, or changed where it stands.
-func lookUsers(ctx context.Context, s *postgres.Session, t *rotator.Target, o *roleOptions, _ *connectionOptions) (rotator.Line, error) {
+func lookUsers(ctx context.Context, s *postgres.Session, t *rotator.Target, o *roleOptions) (rotator.Line, error) {
 	line, err := lookCreate(ctx, s)
 	if err != nil || line.Result == rotator.Fail {
 		return line, err
@@ -63,20 +64,29 @@ func lookUsers(ctx context.Context, s *postgres.Session, t *rotator.Target, o *r
 		if reason := o.standingRefused(u, t); reason != "" {
 			return rotator.Line{Check: "users", Result: rotator.Fail, Detail: fmt.Sprintf("the user %s %s", quoted(name), reason)}, nil
 		}
-		if !u.exists || s.Major() < 16 {
-			continue
-		}
-		may := false
-		const query = "SELECT rolsuper OR pg_has_role($1, 'MEMBER WITH ADMIN OPTION') FROM pg_roles WHERE rolname = current_user"
-		if _, err := s.Row(ctx, query, []any{name}, &may); err != nil {
-			return rotator.Line{}, in("look at the users", err)
-		}
-		if !may {
-			return rotator.Line{Check: "users", Result: rotator.Fail, Detail: fmt.Sprintf(
-				"the connection's user lacks ADMIN on %s, which PostgreSQL 16 and later require to change it: GRANT %s TO <user> WITH ADMIN TRUE, INHERIT FALSE, SET FALSE", quoted(name), quoted(name))}, nil
+	}
+	// One that is taken over is changed when its version ends.
+	for _, name := range append(slices.Clone(o.standingNames()), o.Username) {
+		if refused, err := lookAdmin(ctx, s, name); refused != nil || err != nil {
+			return *cmp.Or(refused, &rotator.Line{}), err
 		}
 	}
 	return line, nil
+}
+
+// lookAdmin refuses a user that exists and that the administrator may not change; nil
+// when there is nothing against it.
+func lookAdmin(ctx context.Context, s *postgres.Session, name string) (*rotator.Line, error) {
+	if s.Major() < 16 {
+		return nil, nil // CREATEROLE is enough
+	}
+	may := true
+	const query = "SELECT a.rolsuper OR pg_has_role(u.oid, 'MEMBER WITH ADMIN OPTION') FROM pg_roles a, pg_roles u WHERE a.rolname = current_user AND u.rolname = $1"
+	if _, err := s.Row(ctx, query, []any{name}, &may); err != nil || may {
+		return nil, in("look at the users", err)
+	}
+	return &rotator.Line{Check: "users", Result: rotator.Fail, Detail: fmt.Sprintf(
+		"the connection's user lacks ADMIN on %s, which PostgreSQL 16 and later require to change it: GRANT %s TO <user> WITH ADMIN TRUE, INHERIT FALSE, SET FALSE", quoted(name), quoted(name))}, nil
 }
 
 // standingRefused says why a standing user could not be used; a new role may still
@@ -95,7 +105,7 @@ func (o *roleOptions) standingRefused(u user, t *rotator.Target) string {
 	return ""
 }
 
-func lookGroup(ctx context.Context, s *postgres.Session, _ *rotator.Target, o *roleOptions, c *connectionOptions) (rotator.Line, error) {
+func lookGroup(ctx context.Context, s *postgres.Session, o *roleOptions, c *connectionOptions) (rotator.Line, error) {
 	if o.MemberOf == "" {
 		return passed("group", "none: the users have what they need, or creation_statements give it"), nil
 	}
@@ -114,31 +124,6 @@ func lookGroup(ctx context.Context, s *postgres.Session, _ *rotator.Target, o *r
 		return passed("group", fmt.Sprintf("the users are members of %s", quoted(o.MemberOf))), nil
 	}
 	return lookGrant(ctx, s, o.MemberOf)
-}
-
-// lookRights adds what an imported user may use and its successor may not.
-func lookRights(ctx context.Context, t *rotator.Target, o *roleOptions, lines []rotator.Line) ([]rotator.Line, error) {
-	predecessor, err := importedPredecessor(t)
-	if predecessor == nil || err != nil {
-		return lines, err
-	}
-	successor := o.MemberOf
-	if successor == "" && o.Strategy == alternate {
-		successor, err = o.nextName(t)
-	}
-	if err != nil || successor == "" || o.AdoptOwnership {
-		return lines, err // it will be seen once the candidate exists
-	}
-	missing, err := compareRights(ctx, t, successor)
-	switch {
-	case fault.Is(err, fault.Conflict):
-		return append(lines, failed("rights", err)), nil
-	case err != nil:
-		return lines, err
-	case len(missing) > 0:
-		return append(lines, failed("rights", lackingError(predecessor.Identifier, successor, missing, o.AdoptOwnership))), nil
-	}
-	return append(lines, passed("rights", fmt.Sprintf("%s may use what the imported user %s may", quoted(successor), quoted(predecessor.Identifier)))), nil
 }
 
 func lookCreate(ctx context.Context, s *postgres.Session) (rotator.Line, error) {

@@ -14,7 +14,26 @@ import (
 // old one dead; no answer, or a refusal for another reason, proves nothing and is
 // an error. A server answers 28P01 for a dropped user too. Each of replica_urls has to
 // answer the same; the proof says how many standbys it covers.
+// Of two users that were taken over together both have to refuse.
 func (*Rotator) Probe(ctx context.Context, t *rotator.Target) (rotator.Proof, error) {
+	o, err := objectOf(&t.Version)
+	if err != nil {
+		return rotator.Proof{}, err
+	}
+	proof, err := probeUser(ctx, t)
+	for _, one := range o.Imported {
+		if err != nil || !proof.Dead || one.Name == t.Version.Identifier {
+			continue
+		}
+		other := *t
+		other.Version.Identifier = one.Name
+		also, probeErr := probeUser(ctx, &other)
+		proof, err = rotator.Proof{Dead: also.Dead, Result: bounded(proof.Result + "; " + also.Result)}, probeErr
+	}
+	return proof, err
+}
+
+func probeUser(ctx context.Context, t *rotator.Target) (rotator.Proof, error) {
 	connection, err := open(t)
 	if err != nil {
 		return rotator.Proof{}, err

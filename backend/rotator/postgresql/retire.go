@@ -42,9 +42,9 @@ func (*Rotator) Discard(ctx context.Context, t *rotator.Target) (rotator.Progres
 }
 
 func (r *retirement) run(ctx context.Context, stage rotator.Stage) (rotator.Progress, error) {
-	progress, gone, err := r.disable(ctx)
+	progress, gone, err := r.disableAll(ctx)
 	if err == nil && gone && stage == rotator.Disable && r.object.Strategy == inPlace && r.target.Version.Compromised {
-		progress, err = r.endLeakedSessions(ctx)
+		progress.SessionsEnded, err = r.endLeakedSessions(ctx)
 	}
 	if err != nil || gone || progress.NotYet != "" {
 		return progress, err
@@ -58,10 +58,33 @@ func (r *retirement) run(ctx context.Context, stage rotator.Stage) (rotator.Prog
 		err = settle(r.revokeStanding(ctx), &progress)
 	case len(r.object.Imported) > 0 && !r.options.DropImported:
 		progress.Left = "the user was there before the role, so it stays, disabled: with drop_imported=true it would have been dropped"
+		err = settle(r.leaveImported(ctx), &progress)
 	default:
 		err = r.destroy(ctx, &progress)
 	}
 	return boundedProgress(progress), err
+}
+
+// disableAll takes the login of the version's user and, where two were taken over
+// together, of the other one while that still has the same password.
+func (r *retirement) disableAll(ctx context.Context) (p rotator.Progress, gone bool, err error) {
+	for _, one := range r.object.Imported {
+		if one.Name == r.name() {
+			continue
+		}
+		other := *r
+		target := *r.target
+		target.Version.Identifier, other.target = one.Name, &target
+		also, _, err := other.disable(ctx)
+		p.SessionsEnded += also.SessionsEnded
+		if err != nil || also.NotYet != "" {
+			p.NotYet, p.AskAgain = also.NotYet, also.AskAgain
+			return p, false, err
+		}
+	}
+	main, gone, err := r.disable(ctx)
+	main.SessionsEnded += p.SessionsEnded
+	return main, gone, err
 }
 
 // retirement ends one user.
@@ -130,6 +153,9 @@ func (r *retirement) disable(ctx context.Context) (p rotator.Progress, gone bool
 		if err == nil || try == disableTries || !postgres.TimedOut(err) && !postgres.Concurrent(err) {
 			break
 		}
+		if r.givesBack() { // its sessions are those of the current version
+			continue
+		}
 		if err := r.terminate(ctx, seen); err != nil {
 			return p, false, in("end the sessions of a user that cannot be disabled meanwhile", err)
 		}
@@ -160,10 +186,6 @@ func (r *retirement) takeLogin(ctx context.Context) (gone bool, err error) {
 			return err
 		}
 		return in("disable the user", s.Exec(ctx, "ALTER ROLE "+postgres.Ident(r.name())+" NOLOGIN PASSWORD NULL"))
-	}
-	if r.object.Strategy == inPlace && len(r.options.RotationStatements) > 0 { // it may be they that give a password back
-		err = r.connection.DB.InDatabase(ctx, r.connection.DB.Address().Database, reassignLockTimeout, take)
-		return gone, err
 	}
 	err = r.connection.DB.Urgent(ctx, take)
 	return gone, err
@@ -211,33 +233,24 @@ func countSessions(ctx context.Context, s *postgres.Session, user string, only [
 	return n, in("count the user's sessions", err)
 }
 
-// endLeakedSessions ends, once, every session of a user whose leaked password was
-// replaced in place: which of them were opened with it cannot be told.
-func (r *retirement) endLeakedSessions(ctx context.Context) (p rotator.Progress, err error) {
+// endLeakedSessions ends every session of a user whose leaked password was replaced
+// in place: which of them were opened with it cannot be told. It signals them once,
+// lest readers of the new password are cut off again.
+func (r *retirement) endLeakedSessions(ctx context.Context) (ended int, err error) {
 	seen := map[int32]bool{}
 	if err := r.terminate(ctx, seen); err != nil {
-		return p, in("end the user's sessions", err)
+		return 0, in("end the user's sessions", err)
 	}
-	p.SessionsEnded = len(seen) + r.endLeakedOnReplicas(ctx)
+	ended = len(seen) + r.endLeakedOnReplicas(ctx)
 	those := slices.Collect(maps.Keys(seen))
-	for range int(sessionsDeadline / sessionsPoll) {
-		left := 0
-		if len(those) > 0 {
-			if left, err = r.countSessions(ctx, those); err != nil {
-				return p, err
-			}
-		}
-		if left == 0 {
-			return p, nil
-		}
-		select {
-		case <-ctx.Done():
-			return p, ctx.Err()
-		case <-time.After(sessionsPoll):
+	waiting, cancel := context.WithTimeout(ctx, sessionsDeadline)
+	defer cancel()
+	for left := len(those); left > 0 && pause(waiting); {
+		if left, err = r.countSessions(waiting, those); err != nil {
+			return ended, err
 		}
 	}
-	p.NotYet, p.AskAgain = "the leaked password was replaced, but sessions that may have been opened with it have not ended yet", askAgainSessions
-	return p, nil
+	return ended, nil
 }
 
 // terminate needs the rights of the user, or pg_signal_backend. An administrator

@@ -15,119 +15,183 @@ import (
 // An imported user was given its rights by hand. Before its first successor takes
 // over, whatever it may use has to be usable by the successor too.
 
-// reachByInheritance are the roles whose rights a role has without further ado.
-const reachByInheritance = `
+// heldHere begins every query: reach are the roles whose rights $2 has without
+// further ado, held is what the server notes of $1 in this database and, if asked to,
+// in those objects that all databases share.
+const heldHere = `
 WITH RECURSIVE reach(oid) AS (
 	SELECT oid FROM pg_roles WHERE rolname = $2
 	UNION
-	SELECT m.roleid FROM pg_auth_members m JOIN reach ON m.member = reach.oid %s
+	SELECT m.roleid FROM pg_auth_members m JOIN reach ON m.member = reach.oid JOIN pg_roles r ON r.oid = m.member WHERE %s
 ),
 old AS (SELECT oid FROM pg_roles WHERE rolname = $1),
 held AS (
 	SELECT s.* FROM pg_shdepend s, old WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = old.oid
 		AND (s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) OR s.dbid = 0 AND %t)
+		AND ` + notTemporary + `
+)
+`
+
+// lackingOwner lists what $1 owns here. Default privileges and user mappings are
+// nobody's property.
+const lackingOwner = `
+SELECT pg_describe_object(h.classid, h.objid, h.objsubid) || ' (owner)' FROM held h, old
+WHERE h.deptype = 'o' AND h.classid NOT IN ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass) AND old.oid NOT IN (SELECT oid FROM reach)`
+
+// lackingMembership lists what $1 reaches through other roles, everywhere.
+const lackingMembership = `
+SELECT 'membership in ' || quote_ident(g.rolname) FROM old JOIN pg_auth_members m ON m.member = old.oid JOIN pg_roles g ON g.oid = m.roleid
+WHERE g.oid NOT IN (SELECT oid FROM reach)`
+
+// aclsOf are the grants on all classes of objects that have any. A right to a table
+// is one to its columns. %s takes those of later servers.
+const aclsOf = `
+, acls(classid, objid, objsubid, owner, own, effective) AS (
+	SELECT 'pg_class'::regclass::oid, oid, 0, relowner, relacl, relacl FROM pg_class
+	UNION ALL SELECT 'pg_class'::regclass, a.attrelid, a.attnum, c.relowner, a.attacl, a.attacl || c.relacl FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE a.attacl IS NOT NULL
+	UNION ALL SELECT 'pg_proc'::regclass, oid, 0, proowner, proacl, proacl FROM pg_proc
+	UNION ALL SELECT 'pg_namespace'::regclass, oid, 0, nspowner, nspacl, nspacl FROM pg_namespace
+	UNION ALL SELECT 'pg_type'::regclass, oid, 0, typowner, typacl, typacl FROM pg_type
+	UNION ALL SELECT 'pg_language'::regclass, oid, 0, lanowner, lanacl, lanacl FROM pg_language
+	UNION ALL SELECT 'pg_foreign_server'::regclass, oid, 0, srvowner, srvacl, srvacl FROM pg_foreign_server
+	UNION ALL SELECT 'pg_foreign_data_wrapper'::regclass, oid, 0, fdwowner, fdwacl, fdwacl FROM pg_foreign_data_wrapper
+	UNION ALL SELECT 'pg_largeobject'::regclass, oid, 0, lomowner, lomacl, lomacl FROM pg_largeobject_metadata
+	UNION ALL SELECT 'pg_database'::regclass, oid, 0, datdba, datacl, datacl FROM pg_database
+	UNION ALL SELECT 'pg_tablespace'::regclass, oid, 0, spcowner, spcacl, spcacl FROM pg_tablespace%s
 )`
 
-// lacking are queries for what $1 may use here and $2 may not, each a list of
-// descriptions. What is held comes from pg_shdepend, in all classes that there are
-// or will be; whether it is given to others too, from each class's own list.
+const parameterACLs = `
+	UNION ALL SELECT 'pg_parameter_acl'::regclass, oid, 0, 10::oid, paracl, paracl FROM pg_parameter_acl`
+
+// lackingGrants lists what was granted to $1, right by right.
+const lackingGrants = aclsOf + `
+SELECT pg_describe_object(h.classid, h.objid, h.objsubid) || ' (' || string_agg(DISTINCT g.privilege_type, ', ') || ')'
+FROM old, held h JOIN acls a USING (classid, objid, objsubid) CROSS JOIN aclexplode(a.own) g
+WHERE h.deptype = 'a' AND g.grantee = old.oid AND a.owner NOT IN (SELECT oid FROM reach)
+	AND NOT EXISTS (SELECT FROM aclexplode(a.effective) e WHERE e.privilege_type = g.privilege_type AND (e.grantee = 0 OR e.grantee IN (SELECT oid FROM reach)))
+GROUP BY h.classid, h.objid, h.objsubid
+UNION ALL
+SELECT pg_describe_object(h.classid, h.objid, h.objsubid) || ' (what was granted cannot be compared)' FROM held h
+WHERE h.deptype = 'a' AND h.classid <> 'pg_default_acl'::regclass AND NOT EXISTS (SELECT FROM acls a WHERE a.classid = h.classid)`
+
+// lacking are the further queries, each for one database.
 var lacking = []string{
-	// What it owns. Default privileges and user mappings are nobody's property.
-	`SELECT pg_describe_object(h.classid, h.objid, h.objsubid) || ' (owner)' FROM held h, old
-	WHERE h.deptype = 'o' AND h.classid NOT IN ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass) AND old.oid NOT IN (SELECT oid FROM reach)`,
-	// What was granted to it. A right to a table is one to its columns.
-	`, acls(classid, objid, objsubid, owner, own, effective) AS (
-		SELECT 'pg_class'::regclass::oid, oid, 0, relowner, relacl, relacl FROM pg_class
-		UNION ALL SELECT 'pg_class'::regclass, a.attrelid, a.attnum, c.relowner, a.attacl, a.attacl || c.relacl FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE a.attacl IS NOT NULL
-		UNION ALL SELECT 'pg_proc'::regclass, oid, 0, proowner, proacl, proacl FROM pg_proc
-		UNION ALL SELECT 'pg_namespace'::regclass, oid, 0, nspowner, nspacl, nspacl FROM pg_namespace
-		UNION ALL SELECT 'pg_type'::regclass, oid, 0, typowner, typacl, typacl FROM pg_type
-		UNION ALL SELECT 'pg_language'::regclass, oid, 0, lanowner, lanacl, lanacl FROM pg_language
-		UNION ALL SELECT 'pg_foreign_server'::regclass, oid, 0, srvowner, srvacl, srvacl FROM pg_foreign_server
-		UNION ALL SELECT 'pg_foreign_data_wrapper'::regclass, oid, 0, fdwowner, fdwacl, fdwacl FROM pg_foreign_data_wrapper
-		UNION ALL SELECT 'pg_largeobject'::regclass, oid, 0, lomowner, lomacl, lomacl FROM pg_largeobject_metadata
-		UNION ALL SELECT 'pg_database'::regclass, oid, 0, datdba, datacl, datacl FROM pg_database
-		UNION ALL SELECT 'pg_tablespace'::regclass, oid, 0, spcowner, spcacl, spcacl FROM pg_tablespace
-	)
-	SELECT pg_describe_object(h.classid, h.objid, h.objsubid) || ' (' || string_agg(DISTINCT g.privilege_type, ', ') || ')'
-	FROM old, held h JOIN acls a USING (classid, objid, objsubid) CROSS JOIN aclexplode(a.own) g
-	WHERE h.deptype = 'a' AND g.grantee = old.oid AND a.owner NOT IN (SELECT oid FROM reach)
-		AND NOT EXISTS (SELECT FROM aclexplode(a.effective) e WHERE e.privilege_type = g.privilege_type AND (e.grantee = 0 OR e.grantee IN (SELECT oid FROM reach)))
-	GROUP BY h.classid, h.objid, h.objsubid`,
 	// What row security shows to it alone.
 	`SELECT pg_describe_object(h.classid, h.objid, h.objsubid) FROM held h JOIN pg_policy p ON p.oid = h.objid AND h.classid = 'pg_policy'::regclass
 	WHERE h.deptype = 'r' AND NOT p.polroles && (SELECT array_agg(oid) FROM reach)`,
 	// Remote servers that know it alone.
 	`SELECT 'user mapping on server ' || quote_ident(u.srvname) FROM old JOIN pg_user_mappings u ON u.umuser = old.oid
 	WHERE NOT EXISTS (SELECT FROM pg_user_mappings o WHERE o.srvid = u.srvid AND (o.umuser = 0 OR o.umuser = (SELECT oid FROM pg_roles WHERE rolname = $2)))`,
-	// What others get of the objects that it makes.
-	`SELECT 'default privileges for ' || CASE d.defaclobjtype WHEN 'r' THEN 'tables' WHEN 'S' THEN 'sequences' WHEN 'f' THEN 'functions' WHEN 'T' THEN 'types' WHEN 'n' THEN 'schemas' ELSE d.defaclobjtype::text END
-		|| coalesce(' in schema ' || quote_ident(n.nspname), '') || ' (' || g.privilege_type || ' to ' || coalesce(quote_ident(pg_get_userbyid(nullif(g.grantee, 0))), 'PUBLIC') || ')'
+	// What others get of the objects that it will make.
+	`SELECT 'default privileges for its ' || ` + kindOfDefault + ` || ' (' || g.privilege_type || ' to ' || ` + granteeOfDefault + ` || ')'
 	FROM old JOIN pg_default_acl d ON d.defaclrole = old.oid LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace CROSS JOIN aclexplode(d.defaclacl) g
 	WHERE g.grantee <> old.oid AND g.grantee NOT IN (SELECT oid FROM reach) AND NOT EXISTS (
 		SELECT FROM pg_default_acl o CROSS JOIN aclexplode(o.defaclacl) e WHERE o.defaclrole = (SELECT oid FROM pg_roles WHERE rolname = $2)
 			AND o.defaclobjtype = d.defaclobjtype AND o.defaclnamespace = d.defaclnamespace AND e.grantee = g.grantee AND e.privilege_type = g.privilege_type)`,
+	// What it gets of the objects that others will make.
+	`SELECT 'default privileges for ' || ` + kindOfDefault + ` || ' of ' || quote_ident(pg_get_userbyid(d.defaclrole)) || ' (' || g.privilege_type || ')'
+	FROM old, pg_default_acl d LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace CROSS JOIN aclexplode(d.defaclacl) g
+	WHERE g.grantee = old.oid AND d.defaclrole <> old.oid AND d.defaclrole NOT IN (SELECT oid FROM reach) AND NOT EXISTS (
+		SELECT FROM aclexplode(d.defaclacl) e WHERE e.privilege_type = g.privilege_type AND (e.grantee = 0 OR e.grantee IN (SELECT oid FROM reach)))`,
 }
 
-// lackingMembership is what it reaches through other roles, everywhere.
-const lackingMembership = `SELECT 'membership in ' || quote_ident(g.rolname) FROM old JOIN pg_auth_members m ON m.member = old.oid JOIN pg_roles g ON g.oid = m.roleid
-	WHERE g.oid NOT IN (SELECT oid FROM reach)`
+const (
+	kindOfDefault = `CASE d.defaclobjtype WHEN 'r' THEN 'tables' WHEN 'S' THEN 'sequences' WHEN 'f' THEN 'functions' WHEN 'T' THEN 'types' WHEN 'n' THEN 'schemas' ELSE d.defaclobjtype::text END
+		|| coalesce(' in schema ' || quote_ident(n.nspname), '')`
+	granteeOfDefault = `CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END`
+)
 
-// maxLacking bounds what is listed of each database and sort.
-const maxLacking = 20
+// maxLacking bounds what is read of each query.
+const maxLacking = 100
 
 // importedPredecessor is the imported version that a candidate is to succeed, nil
 // for none: later successors have what the first one had.
-func importedPredecessor(t *rotator.Target) (*rotation.Version, error) {
-	for i := range t.Others {
-		v := &t.Others[i]
-		if v.State != rotation.Current || v.Identifier == t.Version.Identifier {
-			continue
-		}
-		o, err := objectOf(v)
-		if err != nil || len(o.Imported) == 0 {
-			return nil, err
-		}
-		return v, nil
+func importedPredecessor(t *rotator.Target) (*rotation.Version, []importedUser, error) {
+	i := slices.IndexFunc(t.Others, func(v rotation.Version) bool { return v.State == rotation.Current })
+	if i < 0 {
+		return nil, nil, nil
 	}
-	return nil, nil
+	o, err := objectOf(&t.Others[i])
+	if err != nil || len(o.Imported) == 0 {
+		return nil, nil, err
+	}
+	return &t.Others[i], o.Imported, nil
 }
 
-// comparison is between an imported user and what its successor acts as.
+// comparison is between one imported user and what its successor acts as.
 type comparison struct {
-	retirement *retirement
-	successor  string
+	old, successor string
+	adopts         bool // what is owned will be handed over
 }
 
-// compareRights lists what an imported predecessor may use, and a successor that
-// acts as a role may not.
-func compareRights(ctx context.Context, t *rotator.Target, successor string) (missing []string, err error) {
-	predecessor, err := importedPredecessor(t)
-	if predecessor == nil || err != nil || successor == "" {
+// missing is what one successor could not use.
+type missing struct {
+	comparison
+	things []string
+}
+
+// compareRights lists what the imported predecessor may use and its successor may
+// not. The successor acts as the group, or, without one, as itself; of two users that
+// were taken over together each has to be able to do what the other can. One that does
+// not exist yet is compared once it does.
+func compareRights(ctx context.Context, t *rotator.Target, user, group string, adopts bool) (all []missing, err error) {
+	predecessor, imported, err := importedPredecessor(t)
+	if predecessor == nil || err != nil {
 		return nil, err
 	}
-	r, err := retirementOf(t, predecessor)
-	if err != nil {
+	for _, one := range imported {
+		c := comparison{old: one.Name, successor: group, adopts: adopts}
+		switch {
+		case group != "":
+		case one.Name != user:
+			c.successor = user
+		default:
+			c.successor = predecessor.Identifier
+		}
+		things, err := c.run(ctx, t, predecessor)
+		if err != nil {
+			return nil, in("compare the rights of the imported user with its successor's", err)
+		}
+		if len(things) > 0 {
+			all = append(all, missing{c, things})
+		}
+	}
+	return all, nil
+}
+
+// retirementOf is about another version of a target, at one of its users.
+func retirementOf(t *rotator.Target, v *rotation.Version, user string) (*retirement, error) {
+	other := *t
+	other.Version, other.Material = *v, nil
+	other.Version.Identifier = user
+	return newRetirement(&other)
+}
+
+func (c *comparison) run(ctx context.Context, t *rotator.Target, predecessor *rotation.Version) (things []string, err error) {
+	r, err := retirementOf(t, predecessor, c.old)
+	if err != nil || c.successor == "" || c.successor == c.old {
 		return nil, err
 	}
-	c := &comparison{retirement: r, successor: successor}
 	err = r.connection.DB.Read(ctx, func(ctx context.Context, s *postgres.Session) error {
 		u, err := r.own(ctx, s)
 		if err != nil || !u.exists {
+			return err
+		}
+		if successor, err := readUser(ctx, s, t.MarkKey, c.successor); err != nil || !successor.exists {
 			return err
 		}
 		databases, err := r.databases(ctx, s, u)
 		if err != nil {
 			return err
 		}
-		if missing, err = c.here(ctx, s, append(slices.Clone(lacking), lackingMembership), true); err != nil {
+		if things, err = c.here(ctx, s, true); err != nil {
 			return err
 		}
 		for _, d := range databases {
 			err := r.inDatabase(ctx, d, func(ctx context.Context, s *postgres.Session) error {
-				more, err := c.here(ctx, s, lacking, false)
+				more, err := c.here(ctx, s, false)
 				for _, one := range more {
-					missing = append(missing, one+" in database "+quoted(d.name))
+					things = append(things, one+" in database "+quoted(d.name))
 				}
 				return err
 			})
@@ -137,14 +201,7 @@ func compareRights(ctx context.Context, t *rotator.Target, successor string) (mi
 		}
 		return nil
 	})
-	return missing, in("compare the rights of the imported user with its successor's", err)
-}
-
-// retirementOf is about another version of a target.
-func retirementOf(t *rotator.Target, v *rotation.Version) (*retirement, error) {
-	other := *t
-	other.Version, other.Material = *v, nil
-	return newRetirement(&other)
+	return things, err
 }
 
 // plain makes a fault of what would put off a retirement.
@@ -157,111 +214,89 @@ func plain(err error) error {
 }
 
 // here compares in the session's database and, if asked to, what all databases share.
-func (c *comparison) here(ctx context.Context, s *postgres.Session, queries []string, shared bool) (missing []string, err error) {
-	inherits := ""
+func (c *comparison) here(ctx context.Context, s *postgres.Session, shared bool) (things []string, err error) {
+	inherits, parameters := "r.rolinherit", ""
+	if s.Major() >= 15 {
+		parameters = parameterACLs
+	}
 	if s.Major() >= 16 {
-		inherits = "AND m.inherit_option"
+		inherits = "m.inherit_option"
+	}
+	queries := append([]string{fmt.Sprintf(lackingGrants, parameters)}, lacking...)
+	if !c.adopts {
+		queries = append(queries, lackingOwner)
+	}
+	if shared {
+		queries = append(queries, lackingMembership)
 	}
 	for _, query := range queries {
-		sql := fmt.Sprintf(reachByInheritance, inherits, shared) + "\n" + query + fmt.Sprintf(" LIMIT %d", maxLacking)
-		err := s.Each(ctx, sql, []any{c.retirement.name(), c.successor}, func(scan func(...any) error) error {
+		sql := fmt.Sprintf(heldHere, inherits, shared) + query + fmt.Sprintf(" ORDER BY 1 LIMIT %d", maxLacking)
+		err := s.Each(ctx, sql, []any{c.old, c.successor}, func(scan func(...any) error) error {
 			var one string
 			if err := scan(&one); err != nil {
 				return err
 			}
-			missing = append(missing, one)
+			things = append(things, one)
 			return nil
 		})
 		if err != nil {
 			return nil, err
 		}
 	}
-	return missing, nil
+	return things, nil
 }
 
-// lackingError says what a successor could not use, and how to mend it.
-func lackingError(imported, successor string, missing []string, adopts bool) error {
-	const most = 8
-	listed := missing[:min(len(missing), most)]
-	text := strings.Join(listed, "; ")
-	if more := len(missing) - len(listed); more > 0 {
+// sentence says what a successor could not use, and how to mend it.
+func (m *missing) sentence(strategy string, most int) string {
+	listed := m.things[:min(len(m.things), most)]
+	text := fmt.Sprintf("%s would lose what the imported user %s may use: %s", quoted(m.successor), quoted(m.old), strings.Join(listed, "; "))
+	if more := len(m.things) - len(listed); more > 0 {
 		text += fmt.Sprintf("; and %d more", more)
 	}
-	hint := "grant it to " + quoted(successor)
-	if !adopts {
-		hint += ", or hand over what is owned with adopt_ownership=true"
+	text += ": grant it to " + quoted(m.successor)
+	if !m.adopts && strategy != inPlace {
+		text += ", or hand over what is owned with adopt_ownership=true"
 	}
-	return fault.New(fault.Conflict, "%s would lose what the imported user %s may use: %s: %s", quoted(successor), quoted(imported), text, hint)
+	return text
 }
+
+// Bounds of what is listed, where it is kept and where it is only answered.
+const (
+	fewLacking  = 8
+	manyLacking = 50
+)
 
 // checkRights fails a candidate that could not use what its imported predecessor can.
-func checkRights(ctx context.Context, t *rotator.Target, o object, adopts bool) error {
-	successor := o.Group
-	if successor == "" {
-		successor = t.Version.Identifier
-	}
-	missing, err := compareRights(ctx, t, successor)
-	if err != nil || len(missing) == 0 {
+func checkRights(ctx context.Context, t *rotator.Target, o object, options *roleOptions, adopts bool) error {
+	all, err := compareRights(ctx, t, t.Version.Identifier, o.Group, adopts)
+	if err != nil || len(all) == 0 {
 		return err
 	}
-	predecessor, err := importedPredecessor(t)
-	if err != nil {
-		return err
-	}
-	return lackingError(predecessor.Identifier, successor, missing, adopts)
+	return fault.New(fault.Conflict, "%s", all[0].sentence(options.Strategy, fewLacking))
 }
 
-// adoptOwnership hands what an imported predecessor owns to the group, and makes
-// it a member there, so that both work from the same commit on: one in each
-// database that holds something of it.
-func (p *prepareRun) adoptOwnership(ctx context.Context, s *postgres.Session) error {
-	predecessor, err := importedPredecessor(p.target)
-	if predecessor == nil || err != nil || !p.options.AdoptOwnership {
-		return err
+// lookRights is the line of a preflight, for a role whose version is an imported one.
+func lookRights(ctx context.Context, t *rotator.Target, o *roleOptions) ([]rotator.Line, error) {
+	predecessor, _, err := importedPredecessor(t)
+	if predecessor == nil || err != nil {
+		return nil, err
 	}
-	r, err := retirementOf(p.target, predecessor)
-	if err != nil {
-		return err
-	}
-	u, err := r.own(ctx, s)
-	if err != nil || !u.exists {
-		return err
-	}
-	databases, err := r.databases(ctx, s, u)
-	if err != nil {
-		return err
-	}
-	for _, d := range databases {
-		if !d.owned {
-			continue
-		}
-		if err := r.inDatabase(ctx, d, r.handToGroup); err != nil {
-			return in("adopt_ownership", plain(err))
+	user := ""
+	if o.standing() {
+		if user, err = o.nextName(t); err != nil {
+			return nil, err
 		}
 	}
-	return in("adopt_ownership", plain(r.handToGroup(ctx, s)))
-}
-
-// handToGroup hands over what the user owns here, and what it owns goes on being
-// its own through the group.
-func (r *retirement) handToGroup(ctx context.Context, s *postgres.Session) error {
-	owned, err := r.countOwned(ctx, s)
-	if err != nil || owned == 0 {
-		return err
+	all, err := compareRights(ctx, t, user, o.MemberOf, o.AdoptOwnership)
+	switch {
+	case fault.Is(err, fault.Conflict):
+		return []rotator.Line{failed("rights", err)}, nil
+	case err != nil:
+		return nil, err
 	}
-	member, err := isMember(ctx, s, r.group(), r.name())
-	if err == nil && !member {
-		err = in("make the imported user a member of the group", grantGroup(ctx, s, r.group(), r.name()))
+	lines := []rotator.Line{passed("rights", "the successor may use what the imported user may, as far as it exists already")}
+	for i := range all {
+		lines = append(lines[:i], rotator.Line{Check: "rights", Result: rotator.Fail, Detail: all[i].sentence(o.Strategy, manyLacking)})
 	}
-	if err != nil {
-		return err
-	}
-	undoUser, err := adopt(ctx, s, r.name())
-	if err != nil {
-		return err
-	}
-	if err := r.reassignAll(ctx, s); err != nil {
-		return err
-	}
-	return undoUser(ctx)
+	return lines, nil
 }

@@ -2,6 +2,7 @@ package postgresql
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/mark"
@@ -135,29 +136,37 @@ func isMember(ctx context.Context, s *postgres.Session, group, user string) (mem
 	return member, in("look at the user's groups", err)
 }
 
-// takeStanding ends the version at its user: nothing that serves another version by
-// now is touched, and where one password changes in place the current version's
-// comes back. done tells that nobody is left who could hold a session of it.
+// takeStanding ends the version at its user: what serves another version by now goes
+// on, and where one password changes in place the current version's comes back. The
+// fence advances in any case, so that nothing of the version comes late. done tells
+// that nobody is left who could hold a session of it.
 func (r *retirement) takeStanding(ctx context.Context, s *postgres.Session, u user) (done bool, err error) {
-	if u.mark.RotationID != r.target.Version.RotationID {
-		return true, nil
-	}
-	current := r.target.Current
-	back := r.object.Strategy == inPlace && current != nil
-	m := standingMark(r.target, u.mark.Version, u.mark.RotationID)
-	if back {
-		m = standingMark(r.target, current.Version.Number, current.Version.RotationID)
-		err = r.giveBack(ctx, s, current)
-	} else {
-		err = in("disable the user", s.Exec(ctx, "ALTER ROLE "+postgres.Ident(r.name())+" NOLOGIN PASSWORD NULL"))
-	}
-	if err != nil {
+	row := fmt.Sprintf("ALTER ROLE %s CONNECTION LIMIT %d", postgres.Ident(r.name()), u.limit) // as it is
+	if err := in("take the user", s.Exec(ctx, row)); err != nil {
 		return false, err
 	}
 	if u, err = r.own(ctx, s); err != nil || !u.exists {
 		return true, err
 	}
-	return back, writeMark(ctx, s, r.target, m, r.name())
+	m, current := standingMark(r.target, u.mark.Version, u.mark.RotationID), r.target.Current
+	switch {
+	case u.mark.RotationID != r.target.Version.RotationID:
+		done = true
+	case r.givesBack():
+		done, m = true, standingMark(r.target, current.Version.Number, current.Version.RotationID)
+		err = r.giveBack(ctx, s, current)
+	default:
+		err = in("disable the user", s.Exec(ctx, "ALTER ROLE "+postgres.Ident(r.name())+" NOLOGIN PASSWORD NULL"))
+	}
+	if err != nil {
+		return false, err
+	}
+	return done, writeMark(ctx, s, r.target, m, r.name())
+}
+
+// givesBack tells that the user has to go on with the current version's password.
+func (r *retirement) givesBack() bool {
+	return r.object.Strategy == inPlace && r.target.Current != nil
 }
 
 // revokeStanding runs the role's revocation_statements for a user that stays.
@@ -168,17 +177,12 @@ func (r *retirement) revokeStanding(ctx context.Context) error {
 	return r.connection.DB.WithLock(ctx, func(ctx context.Context, _ *postgres.Session) error { return r.revoke(ctx) })
 }
 
-// giveBack makes the current version's password the user's again.
+// giveBack makes the current version's password the user's again. It needs nothing
+// but the right to do so: whatever rotation_statements did beside is theirs.
 func (r *retirement) giveBack(ctx context.Context, s *postgres.Session, current *rotator.Live) error {
 	back, err := preparation(&rotator.Target{Role: r.target.Role, Conn: r.target.Conn, Version: current.Version, Material: current.Material})
 	if err != nil {
 		return err
-	}
-	if len(back.options.RotationStatements) > 0 {
-		if err := in("disable the user", s.Exec(ctx, "ALTER ROLE "+postgres.Ident(r.name())+" LOGIN")); err != nil {
-			return err
-		}
-		return back.custom().run(ctx, s, back.options.rotation())
 	}
 	return in("give the current version's password back", back.setPassword(ctx, s, ""))
 }

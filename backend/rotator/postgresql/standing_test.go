@@ -226,6 +226,36 @@ func TestDeposedLeaderChangesNothing(t *testing.T) {
 	}
 }
 
+// A step that was given up advances the fence too: what its process sent before comes
+// late, and must not come through.
+func TestWhatWasGivenUpDoesNotComeLate(t *testing.T) {
+	for name, fresh := range map[string]func(testing.TB, bool) *fixture{"alternate": standingFixture, "in_place": inPlaceFixture} {
+		t.Run(name, func(t *testing.T) {
+			f := fresh(t, false)
+			r := postgresql.New()
+			first := f.next(1)
+			second := first
+			if name == "alternate" { // the user of the candidate exists
+				second = f.next(2, first)
+				history(first, second).Fence = 3
+				_, err := r.Retire(f.ctx(), first, rotator.Destroy)
+				require.NoError(t, err)
+			}
+			candidate := f.planAfter(5, second)
+			given := *candidate
+			given.Fence = 7
+			for range 2 {
+				progress, err := r.Discard(f.ctx(), &given)
+				require.NoError(t, err)
+				require.Empty(t, progress)
+			}
+			require.ErrorContains(t, r.Prepare(f.ctx(), candidate), "later state of this mount")
+			f.accepted(second)
+			f.refused(candidate)
+		})
+	}
+}
+
 func TestStandingUsersOfOthersAreNotTouched(t *testing.T) {
 	f := standingFixture(t, false)
 	r := postgresql.New()

@@ -61,6 +61,8 @@ func (o *roleOptions) checkCustom(c *connectionOptions) error {
 		}
 	}
 	switch {
+	case o.Strategy == inPlace && len(o.RevocationStatements) > 0:
+		return fault.Field("revocation_statements", "have no use with strategy=in_place: the user goes on with the next password")
 	case len(o.CreationStatements) == 0 && len(o.RotationStatements) > 0 && !o.standing():
 		return fault.Field("rotation_statements", "need creation_statements: without, a user that comes back is brought to what the role says")
 	case len(o.CreationStatements) > 0 && len(o.Settings) > 0:
@@ -210,6 +212,10 @@ func (p *prepareRun) harmless(ctx context.Context, s *postgres.Session, field st
 	return nil
 }
 
+// serverRoles are the predefined roles whose members can become superusers, by what
+// they may do to the server's machine.
+var serverRoles = []string{"pg_execute_server_program", "pg_read_server_files", "pg_write_server_files"}
+
 // powerOf says what gives a user an administrator's power, "" for nothing.
 func powerOf(ctx context.Context, s *postgres.Session, name string) (found bool, why string, err error) {
 	err = s.Each(ctx, reachQuery, []any{name}, func(scan func(...any) error) error {
@@ -219,12 +225,12 @@ func powerOf(ctx context.Context, s *postgres.Session, name string) (found bool,
 			return err
 		}
 		found = true
-		if why != "" || !super && !createRole && !replication && !bypass && !own {
-			return nil
-		}
-		why = "has SUPERUSER, CREATEROLE, REPLICATION or BYPASSRLS"
-		if role != name {
+		switch powerful := super || createRole || replication || bypass || own; {
+		case why != "" || !powerful && !slices.Contains(serverRoles, role):
+		case role != name:
 			why = "has the power of an administrator through membership in " + quoted(role)
+		default:
+			why = "has SUPERUSER, CREATEROLE, REPLICATION or BYPASSRLS"
 		}
 		return nil
 	})

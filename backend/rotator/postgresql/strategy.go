@@ -101,18 +101,22 @@ func (o *roleOptions) checkStandingName(field, name string, c *connectionOptions
 	switch {
 	case name == c.Username:
 		return fault.Field(field, "must not be the connection's own user: write connections/<name>/rotate-root for that one")
-	case len(o.CreationStatements)+len(o.RotationStatements)+len(o.RevocationStatements) > 0 && !userName.MatchString(name):
-		return fault.Field(field, "must be plain names where the role has SQL statements (a letter or underscore, then letters, digits and _.@-)")
+	case name == o.MemberOf:
+		return fault.Field(field, "must not be the group itself")
 	}
-	return checkExistingName(field, name)
+	return o.checkExistingName(field, name)
 }
 
 // checkExistingName admits what people call their users: upper case, quotes, dots
 // and letters of any script; see checkGroupName.
-func checkExistingName(field, name string) error {
+func (o *roleOptions) checkExistingName(field, name string) error {
 	switch {
 	case name == "" || len(name) > postgres.MaxIdentifier:
-		return fault.Field(field, "must be names of 1 to %d bytes", postgres.MaxIdentifier)
+		return fault.Field(field, "must have from 1 to %d bytes", postgres.MaxIdentifier)
+	case len(o.CreationStatements)+len(o.RotationStatements)+len(o.RevocationStatements) > 0 && !userName.MatchString(name):
+		return fault.Field(field, "must be plain where the role has SQL statements: a letter or underscore, then letters, digits and _.@-")
+	case strings.EqualFold(name, "public"), strings.EqualFold(name, "none"):
+		return fault.Field(field, "is a name that PostgreSQL reserves")
 	case strings.ContainsFunc(name, notInNames):
 		return fault.Field(field, "contains a semicolon or a control character, so it is not the name of a user")
 	case strings.HasPrefix(name, predefinedPrefix):
@@ -126,7 +130,7 @@ func notInNames(r rune) bool { return r < ' ' || r == 0x7f || r == ';' || r == '
 // checkImport refuses options of a take-over that cannot be one.
 func (o *roleOptions) checkImport(isNew, password bool) error {
 	if o.Username != "" && o.Strategy != inPlace {
-		if err := checkExistingName("username", o.Username); err != nil {
+		if err := o.checkExistingName("username", o.Username); err != nil {
 			return err
 		}
 	}
@@ -141,7 +145,7 @@ func (o *roleOptions) checkImport(isNew, password bool) error {
 		return fault.Field("drop_imported", "has no meaning without username, the user to take over")
 	case o.AdoptOwnership && o.MemberOf == "":
 		return fault.Field("adopt_ownership", "needs member_of: the group that is to own what the imported user owns")
-	case o.AdoptOwnership && (o.Strategy == inPlace || o.Strategy == newUser && o.Username == ""):
+	case o.AdoptOwnership && (o.Strategy == inPlace || o.Strategy == newUser && o.Username == "" || o.Strategy == alternate && isNew && !password):
 		return fault.Field("adopt_ownership", "is for a user that is taken over and has a successor: it needs username, and another strategy than in_place")
 	}
 	return nil

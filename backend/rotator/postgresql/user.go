@@ -15,6 +15,8 @@ type user struct {
 	exists  bool
 	oid     uint32
 	comment string // at most maxComment bytes and one
+	limit   int    // CONNECTION LIMIT
+	expires bool   // has a VALID UNTIL
 	// mark is the one it bears; zero unless it is authentic.
 	mark mark.Mark
 	// foreign says why the user must not be touched; empty when it is the
@@ -26,7 +28,8 @@ type user struct {
 const maxComment = 1024
 
 const userQuery = `
-SELECT r.oid, r.rolsuper, r.rolname = current_user OR r.rolname = session_user, coalesce(left(shobj_description(r.oid, 'pg_authid'), $2), '')
+SELECT r.oid, r.rolsuper, r.rolname = current_user OR r.rolname = session_user, coalesce(left(shobj_description(r.oid, 'pg_authid'), $2), ''),
+	r.rolconnlimit, coalesce(r.rolvaliduntil, 'infinity') <> 'infinity'
 FROM pg_roles r WHERE r.rolname = $1`
 
 // readUser looks for a user, and reads its mark. Nobody's are superusers and the
@@ -37,7 +40,7 @@ func readUser(ctx context.Context, s *postgres.Session, key mark.Key, name strin
 		u          user
 		super, own bool
 	)
-	exists, err := s.Row(ctx, userQuery, []any{name, maxComment + 1}, &u.oid, &super, &own, &u.comment)
+	exists, err := s.Row(ctx, userQuery, []any{name, maxComment + 1}, &u.oid, &super, &own, &u.comment, &u.limit, &u.expires)
 	if err != nil || !exists {
 		return u, in("look for the user", err)
 	}

@@ -45,7 +45,7 @@ func (*Rotator) Verify(ctx context.Context, t *rotator.Target) error {
 	if err := connection.awaitReplicas(ctx, t, t.Version.Identifier, password); err != nil {
 		return err
 	}
-	return checkRights(ctx, t, o, options.AdoptOwnership)
+	return checkRights(ctx, t, o, options, false)
 }
 
 // checkIdentity finds out who the session is. A server that does not let a user

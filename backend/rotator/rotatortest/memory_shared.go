@@ -99,8 +99,13 @@ func (u *User) give(t *rotator.Target, m mark.Mark, material secret.Map) {
 func (m *Memory) retireShared(t *rotator.Target, r memoryRole) (p rotator.Progress, err error) {
 	err = m.World.change(func(users map[string]*User) error {
 		u, found, err := sharedUser(users, t)
-		if err != nil || u == nil || found.RotationID != t.Version.RotationID {
-			return err // it moved on
+		if err != nil || u == nil {
+			return err
+		}
+		if found.RotationID != t.Version.RotationID { // it moved on; what comes late is fenced off
+			found.Fence = t.Fence
+			u.Comment = t.MarkKey.Sign(found, t.Version.Identifier)
+			return nil
 		}
 		if r.InPlace && t.Current != nil {
 			current := t.Current.Version

@@ -43,8 +43,17 @@ type fixture struct {
 	current       *rotator.Live
 }
 
-// admins are the two kinds of administrator everything has to work with.
+// admins are the two kinds of administrator everything has to work with. Tests that know
+// one alone are about what that one may do, or about a server that is not reached.
 var admins = map[string]bool{"superuser": true, "least privileged": false}
+
+// asBoth runs a test as each of them.
+func asBoth(t *testing.T, test func(t *testing.T, superuser bool)) {
+	t.Helper()
+	for name, superuser := range admins {
+		t.Run(name, func(t *testing.T) { test(t, superuser) })
+	}
+}
 
 func newFixture(t testing.TB, superuser bool) *fixture {
 	t.Helper()

@@ -205,18 +205,20 @@ func TestDestroyLeavesWhatItMustNotDrop(t *testing.T) {
 			require.False(t, f.exists(first.Version.Identifier))
 		})
 	}
-	t.Run("a prepared transaction", func(t *testing.T) {
-		f := newFixture(t, false)
-		first := f.prepared(1)
-		f.asUser(first, f.database, "BEGIN", "SELECT pg_advisory_xact_lock(1)", "PREPARE TRANSACTION '"+f.id+"'")
-		progress, err := r.Retire(f.ctx(), first, rotator.Destroy)
-		require.NoError(t, err)
-		require.Contains(t, progress.NotYet, "prepared transactions")
-		f.server.MustExec(t, f.database, "ROLLBACK PREPARED '"+f.id+"'")
-		progress, err = r.Retire(f.ctx(), first, rotator.Destroy)
-		require.NoError(t, err)
-		require.Equal(t, rotator.Progress{}, progress)
-	})
+	for name, superuser := range admins {
+		t.Run(name+", a prepared transaction", func(t *testing.T) {
+			f := newFixture(t, superuser)
+			first := f.prepared(1)
+			f.asUser(first, f.database, "BEGIN", "SELECT pg_advisory_xact_lock(1)", "PREPARE TRANSACTION '"+f.id+"'")
+			progress, err := r.Retire(f.ctx(), first, rotator.Destroy)
+			require.NoError(t, err)
+			require.Contains(t, progress.NotYet, "prepared transactions")
+			f.server.MustExec(t, f.database, "ROLLBACK PREPARED '"+f.id+"'")
+			progress, err = r.Retire(f.ctx(), first, rotator.Destroy)
+			require.NoError(t, err)
+			require.Equal(t, rotator.Progress{}, progress)
+		})
+	}
 	t.Run("what others granted to the user itself", func(t *testing.T) {
 		f := newFixture(t, false)
 		first := f.prepared(1)
@@ -265,7 +267,9 @@ func TestRetireEndsManySessions(t *testing.T) {
 }
 
 // A user of the right name that is not the version's own is never touched.
-func TestForeignUsers(t *testing.T) {
+func TestForeignUsers(t *testing.T) { asBoth(t, testForeignUsers) }
+
+func testForeignUsers(t *testing.T, superuser bool) {
 	r := postgresql.New()
 	cases := map[string]func(f *fixture, target *rotator.Target) string{
 		"unmarked": func(*fixture, *rotator.Target) string { return "NULL" },
@@ -281,7 +285,7 @@ func TestForeignUsers(t *testing.T) {
 	}
 	for name, comment := range cases {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, true)
+			f := newFixture(t, superuser)
 			target := f.plan(1)
 			user := pgtest.Ident(target.Version.Identifier)
 			f.server.MustExec(t, "postgres", "CREATE ROLE "+user+" LOGIN PASSWORD 'pw'", "COMMENT ON ROLE "+user+" IS "+comment(f, target))
@@ -299,7 +303,7 @@ func TestForeignUsers(t *testing.T) {
 		})
 	}
 	t.Run("superusers and the connection's own user, even with our mark", func(t *testing.T) {
-		f := newFixture(t, true)
+		f := newFixture(t, superuser)
 		for _, victim := range []string{f.id + "_super", f.admin} {
 			target := f.plan(1)
 			target.Version.Identifier = victim
@@ -319,8 +323,10 @@ func forge(t *rotator.Target) string {
 	return mark.Key("another key").Sign(t.Mark, t.Version.Identifier)
 }
 
-func TestSurvey(t *testing.T) {
-	f := newFixture(t, true)
+func TestSurvey(t *testing.T) { asBoth(t, testSurvey) }
+
+func testSurvey(t *testing.T, superuser bool) {
+	f := newFixture(t, superuser)
 	first, second := f.prepared(1), f.prepared(2)
 	f.server.MustExec(t, "postgres", "COMMENT ON ROLE "+pgtest.Ident(second.Version.Identifier)+" IS '"+f.key.Sign(first.Mark, first.Version.Identifier)+"'")
 	elsewhere := f.id + "_elsewhere"
@@ -338,9 +344,11 @@ func TestSurvey(t *testing.T) {
 	}, sightings, "another mount's users count only where they act as the same group")
 }
 
-func TestProbeProvesNothing(t *testing.T) {
+func TestProbeProvesNothing(t *testing.T) { asBoth(t, testProbeProvesNothing) }
+
+func testProbeProvesNothing(t *testing.T, superuser bool) {
 	r := postgresql.New()
-	f := newFixture(t, true)
+	f := newFixture(t, superuser)
 	first, second := f.prepared(1), f.prepared(2)
 	_, err := r.Retire(f.ctx(), first, rotator.Destroy)
 	require.NoError(t, err)

@@ -225,10 +225,12 @@ func (c *losingConn) Read(p []byte) (int, error) {
 
 // A user whose commit was not answered is found by its mark and is complete; one
 // whose end was not answered, at whichever commit, is ended again.
-func TestStatementsAnswerLost(t *testing.T) {
+func TestStatementsAnswerLost(t *testing.T) { asBoth(t, testStatementsAnswerLost) }
+
+func testStatementsAnswerLost(t *testing.T, superuser bool) {
 	values := granting()
 	values["revocation_statements"] = []string{`REVOKE ALL ON public.report FROM "{{name}}"`}
-	f := customFixture(t, false, values)
+	f := customFixture(t, superuser, values)
 	r := postgresql.New()
 	var network losesCommits
 	f.values["connection_url"] = strings.Replace(f.server.TemplateURL(f.database), "verify-full", "disable", 1)

@@ -154,7 +154,7 @@ func TestHostileStatements(t *testing.T) {
 
 			// What only the session remembers is gone after it.
 			f.role.Values = option.Values{"creation_statements": []string{
-				createStatement, "SET search_path = public", "SET statement_timeout = 1", "RESET statement_timeout", `GRANT "{{name}}" TO CURRENT_USER`, `SET ROLE "{{name}}"`,
+				createStatement, "SET search_path = public", "SET statement_timeout = 1000", "RESET statement_timeout", `GRANT "{{name}}" TO CURRENT_USER`, `SET ROLE "{{name}}"`,
 			}}
 			target := f.prepared(2)
 			f.role.Values = granting()

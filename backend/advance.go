@@ -35,6 +35,9 @@ func (e *Engine) work(ctx context.Context, name string) {
 		case fault.Is(err, fault.NotFound):
 			e.forget(name)
 			return
+		case errors.Is(err, errLetOthersFirst):
+			e.workers.add(forMany, name)
+			return
 		case errors.Is(err, errPassedOver):
 			e.index.forget(name) // a rebuild finds it again
 			return
@@ -56,11 +59,15 @@ func (e *Engine) workOnce(ctx context.Context, name string) (next *time.Time, er
 		return nil, err
 	}
 	s, err := e.load(ctx, name)
-	if err != nil {
+	incident := e.undeclared.of(name)
+	if gone := fault.Is(err, fault.NotFound) && incident != nil; err != nil && !gone {
 		return nil, err
 	}
 	if e.config.Load().Paused || !e.system.Writable() {
 		return nil, errPassedOver
+	}
+	if s == nil {
+		return nil, e.declareGone(ctx, name, incident)
 	}
 	v, err := e.view(s)
 	if err != nil {
@@ -86,7 +93,8 @@ func (e *Engine) view(s *subject) (view, error) {
 	}
 	v := view{
 		role: s.role, state: s.state, now: e.clock.Now(), policy: policy, print: fingerprint(s.role.Policy),
-		served: e.beat(), checked: e.memory.checked(s.name), checkFrom: e.memory.checkFrom(s.name, e.spread), buried: s.buried,
+		undeclared: e.undeclared.of(s.name),
+		served:     e.beat(), checked: e.memory.checked(s.name), checkFrom: e.memory.checkFrom(s.name, e.spread), buried: s.buried,
 	}
 	if a, ok := kind.(rotator.Announcer); ok {
 		v.announce = a.AnnounceAhead(roleView(s.role, nil)) > 0
@@ -101,6 +109,8 @@ func (e *Engine) view(s *subject) (view, error) {
 
 func (e *Engine) perform(ctx context.Context, s *subject, d decision) error {
 	switch d.act {
+	case actDeclare:
+		return e.declare(ctx, s, e.undeclared.of(s.name))
 	case actBury:
 		return e.bury(ctx, s)
 	case actPolicy:
@@ -120,6 +130,9 @@ func (e *Engine) perform(ctx context.Context, s *subject, d decision) error {
 	case actUndo:
 		return e.undo(ctx, s, d.version)
 	case actBegin:
+		if e.undeclared.letOthersFirst(s.name, s.state.Intent.IncidentID) {
+			return errLetOthersFirst
+		}
 		return e.begin(ctx, s, *s.state.Intent)
 	case actSchedule:
 		return e.beginScheduled(ctx, s)

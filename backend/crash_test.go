@@ -66,6 +66,26 @@ var scenarios = []enginetest.Scenario{
 	}},
 	{Name: "emergency", AtLeast: 25, Run: func(p *enginetest.Play) { p.Create(nil); p.Rotate(); p.Emergency(false); p.Wait(time.Minute) }},
 	{Name: "emergency, kill first", AtLeast: 25, Run: func(p *enginetest.Play) { p.Create(nil); p.Rotate(); p.Emergency(true); p.Wait(time.Minute) }},
+	{Name: "bulk emergency", AtLeast: 70, Run: func(p *enginetest.Play) {
+		p.Create(nil)
+		p.Add(nil, "billing", "shop")
+		p.Rotate()
+		p.BulkEmergency(false)
+		p.Wait(time.Minute)
+	}},
+	{Name: "bulk emergency, kill first", AtLeast: 50, Run: func(p *enginetest.Play) {
+		p.Create(option.Values{"standing": true})
+		p.Add(nil, "billing")
+		p.BulkEmergency(true)
+		p.Wait(time.Minute)
+	}},
+	{Name: "bulk emergency with a deleted role", AtLeast: 60, Run: func(p *enginetest.Play) {
+		p.Create(nil)
+		p.Add(option.Values{"grace_period": int64(599)}, "left")
+		p.DeleteOther("left")
+		p.BulkEmergency(false)
+		p.Wait(time.Minute)
+	}},
 	{Name: "delete", AtLeast: 15, Deleted: true, Run: func(p *enginetest.Play) { p.Create(nil); p.Rotate(); p.Delete(); p.Wait(2 * time.Minute) }},
 	{Name: "standby", AtLeast: 20, Run: func(p *enginetest.Play) {
 		p.Create(option.Values{"announce": int64(60)})

@@ -13,6 +13,7 @@ type act string
 
 const (
 	actNothing  act = ""
+	actDeclare  act = "declare"      // let the role know of an incident
 	actBury     act = "bury"         // move a deleted role into its tombstone
 	actPolicy   act = "policy"       // derive times anew from a changed policy
 	actKill     act = "kill current" // end the current version before its successor
@@ -54,6 +55,8 @@ type view struct {
 	// announce tells that the kind keeps a standby version.
 	announce bool
 	buried   bool
+	// undeclared is the incident that the role does not know of yet, or nil.
+	undeclared *store.IncidentHeader
 	// undelivered counts events that were not handed over yet.
 	undelivered int
 }
@@ -64,7 +67,7 @@ const checkEvery = 24 * time.Hour
 // rules are asked in this order: of all that is due, the first is done. What ends
 // a leak comes before everything else, a rotation in flight before new work.
 var rules = []func(view) decision{
-	ruleBury, rulePolicy, ruleKillCurrent, ruleKill, ruleProve, ruleIncident, ruleAdvance,
+	ruleDeclare, ruleBury, rulePolicy, ruleKillCurrent, ruleKill, ruleProve, ruleIncident, ruleAdvance,
 	ruleUndo, ruleRetire, ruleIntent, ruleSchedule, ruleAhead, ruleCheck, ruleTrim, ruleEvents,
 }
 
@@ -106,6 +109,13 @@ func (v view) first(pick func(*rotation.Version) decision) decision {
 		}
 	}
 	return best
+}
+
+func ruleDeclare(v view) decision {
+	if v.undeclared != nil {
+		return v.due(actDeclare)
+	}
+	return decision{}
 }
 
 func ruleBury(v view) decision {

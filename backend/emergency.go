@@ -2,7 +2,6 @@ package backend
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,101 +18,57 @@ var severities = []string{"low", "medium", "high", "critical"}
 // Emergency declares that a role's secret leaked. The record is opened, every
 // version that readers may hold is marked compromised, and whatever was in flight
 // gives way. By default a new version comes first and the others die the moment
-// readers have it; with kill_first they die before.
+// readers have it; with kill_first they die before. Of a deleted role what is left
+// dies at once.
 func (e *Engine) Emergency(ctx context.Context, name string, r EmergencyRequest) (*EmergencyResult, error) {
 	if err := e.allowed(); err != nil {
 		return nil, err
 	}
+	if err := r.check(); err != nil {
+		return nil, err
+	}
+	s, err := e.load(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if !s.leaks() {
+		return nil, fault.New(fault.Conflict, "role %s has no version that could have leaked", name)
+	}
+	incident, err := e.openIncident(ctx, r, []string{name})
+	if err != nil {
+		return nil, err
+	}
+	return e.emergencyResult(ctx, name, incident, e.clock.Now().Add(r.Wait))
+}
+
+// check refuses what is wrong, and fills in the default.
+func (r *EmergencyRequest) check() error {
 	if strings.TrimSpace(r.Reason) == "" {
-		return nil, fault.Field("reason", "is required: say in a sentence what leaked and how it was noticed")
+		return fault.Field("reason", "is required: say in a sentence what leaked and how it was noticed")
 	}
 	if r.Severity == "" {
 		r.Severity = "high"
 	}
 	if !slices.Contains(severities, r.Severity) {
-		return nil, fault.Field("severity", "must be one of %s", strings.Join(severities, ", "))
+		return fault.Field("severity", "must be one of %s", strings.Join(severities, ", "))
 	}
-	s, err := e.loadLive(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	if s.state.Current == 0 {
-		return nil, fault.New(fault.Conflict, "role %s has no version yet that could have leaked", name)
-	}
-	by, err := e.actor(ctx, r.Actor)
-	if err != nil {
-		return nil, err
-	}
-	incident, err := e.openIncident(ctx, r, by, name)
-	if err != nil {
-		return nil, err
-	}
-	return e.declare(ctx, name, r, by, incident.ID)
+	return nil
 }
 
-// declare stores the intent of an emergency rotation, and waits for its result.
-func (e *Engine) declare(ctx context.Context, name string, r EmergencyRequest, by rotation.Actor, incident string) (*EmergencyResult, error) {
-	id, err := newID()
+// emergencyResult waits until the leak is contained, the replacement failed, or the
+// deadline has passed. It is not an error when the leak lives on: the answer says so.
+func (e *Engine) emergencyResult(ctx context.Context, name, incident string, deadline time.Time) (*EmergencyResult, error) {
+	s, err := e.await(ctx, name, max(deadline.Sub(e.clock.Now()), 0), func(s *subject) bool { return s.answered(incident) })
+	if fault.Is(err, fault.NotFound) {
+		return e.resultOfGone(ctx, name, incident)
+	}
 	if err != nil {
 		return nil, err
 	}
-	expected := e.waiters.expect(id)
-	_, err = e.update(ctx, name, func(s *subject) error {
-		if s.state.Deleted || s.state.Current == 0 {
-			return notFound(name)
-		}
-		now := e.clock.Now()
-		if s.state.InFlight != nil {
-			if err := s.state.Supersede(now); err != nil {
-				return err
-			}
-		}
-		s.state.Compromise(incident)
-		if r.KillFirst {
-			s.state.KillNow(now)
-			if cur := s.state.CurrentVersion(); cur != nil {
-				cur.KillFirst, cur.Attention = true, nil
-			}
-		}
-		s.state.Blocked, s.state.ActionRequired = "", ""
-		s.state.Incidents = append(s.state.Incidents, rotation.IncidentLink{ID: incident, Dirty: true})
-		s.state.Intent = &rotation.Intent{
-			ID: id, Trigger: rotation.Emergency, At: now, Attempt: 1, Reason: r.Reason, Actor: by, IncidentID: incident, KillFirst: r.KillFirst,
-		}
-		s.state.Emit(rotation.Event{
-			ID: incident + "/" + name, Type: "emergency.declared", Time: now,
-			Data: map[string]string{"incident_id": incident, "reason": r.Reason, "severity": r.Severity},
-		})
-		return nil
-	})
-	if err != nil {
-		e.waiters.forget(id)
-		if !isStorage(err) { // nothing was stored of it but the record
-			err = errors.Join(err, e.store.DeleteIncident(ctx, incident))
-		}
-		return nil, e.unsure(name, err)
-	}
-	e.workers.interrupt(name)
-	e.workers.add(true, name)
-	return e.emergencyResult(ctx, name, id, incident, r, expected)
-}
-
-// emergencyResult waits until the leak is contained, the replacement failed, or
-// the wait is over. It is not an error when the leak lives on: the answer says so.
-func (e *Engine) emergencyResult(ctx context.Context, name, id, incident string, r EmergencyRequest, expected <-chan result) (*EmergencyResult, error) {
-	deadline := e.clock.Now().Add(r.Wait)
-	out := &EmergencyResult{IncidentID: incident, Status: store.IncidentOpen}
-	var err error
-	if out.Rotation, err = e.outcome(ctx, name, id, r.Wait, expected); err != nil {
-		out.NextSteps = append(out.NextSteps, err.Error())
-	}
-	left := max(deadline.Sub(e.clock.Now()), 0)
-	s, err := e.await(ctx, name, left, func(s *subject) bool { return s.contained(incident) || s.replacementFailed(id) })
-	if err != nil {
-		return nil, err
-	}
-	if out.Rotation == nil {
-		out.Rotation, _ = s.rotationOf(id, e.clock.Now())
+	out := &EmergencyResult{IncidentID: incident, Status: store.IncidentOpen, Rotation: s.rotationFor(incident, e.clock.Now())}
+	if !s.knows(incident) {
+		out.NextSteps = []string{NotReached(name)}
+		return out, nil
 	}
 	for i := range s.state.Versions {
 		if v := &s.state.Versions[i]; v.Of(incident) {
@@ -123,13 +78,95 @@ func (e *Engine) emergencyResult(ctx context.Context, name, id, incident string,
 	if s.contained(incident) {
 		out.Status = store.IncidentContained
 	}
-	out.NextSteps = append(out.NextSteps, s.nextSteps(incident)...)
+	out.NextSteps, out.Failed = s.nextSteps(incident), s.trouble(incident, out.Rotation)
 	return out, nil
 }
 
-func (s *subject) replacementFailed(id string) bool {
-	last := s.state.Last
-	return last != nil && last.ID == id && last.Outcome != rotation.Succeeded
+// resultOfGone answers for a role that is not there any more, from the record: it was
+// deleted before, and all that was left of it ended; or it went by force.
+func (e *Engine) resultOfGone(ctx context.Context, name, incident string) (*EmergencyResult, error) {
+	facts, err := e.store.IncidentRole(ctx, incident, name)
+	if err != nil {
+		return nil, err
+	}
+	out := &EmergencyResult{IncidentID: incident, Status: store.IncidentOpen}
+	if facts != nil {
+		for _, v := range facts.Compromised {
+			out.Killed = append(out.Killed, Killed{Version: v.Version, SessionsEnded: v.SessionsEnded, ProvenDead: v.Proof != nil && v.Proof.Dead})
+		}
+		if facts.Contained {
+			out.Status = store.IncidentContained
+			return out, nil
+		}
+	}
+	out.Failed = GoneStep(name)
+	out.NextSteps = []string{out.Failed}
+	return out, nil
+}
+
+// GoneStep says what is to be done about a role of an incident that does not exist any
+// more.
+func GoneStep(name string) string {
+	return fmt.Sprintf("role %s does not exist any more: if it was deleted with force=true, end what it left at the target by hand", name)
+}
+
+// NotReached says that a role's turn has not come.
+func NotReached(name string) string {
+	return fmt.Sprintf("%s was not reached yet: the engine goes on by itself", name)
+}
+
+// rotationFor finds the rotation by which an emergency replaces a role's secret: in
+// flight, about to begin, or ended. A deleted role has none, and a later emergency or a
+// person's rotation may have taken its place.
+func (s *subject) rotationFor(incident string, now time.Time) *rotation.Rotation {
+	switch st := s.state; {
+	case st.InFlight != nil && st.InFlight.IncidentID == incident:
+		return st.InFlight
+	case st.Intent != nil && st.Intent.IncidentID == incident && st.Intent.Attempt == 1:
+		r := st.Intent.Rotation(0, now)
+		r.PreviousVersion = st.Current
+		return &r
+	case st.Last != nil && st.Last.IncidentID == incident:
+		return st.Last
+	default:
+		return nil
+	}
+}
+
+// answered tells whether there is something to tell about an emergency: what leaked is
+// dead, or it will not be before somebody or some time helps.
+func (s *subject) answered(incident string) bool {
+	if !s.knows(incident) {
+		return false
+	}
+	r := s.rotationFor(incident, time.Time{})
+	switch {
+	case r == nil:
+		return s.contained(incident) || s.state.ActionRequired != ""
+	case r.Outcome == "":
+		return r.Held != ""
+	case r.Outcome == rotation.Succeeded:
+		return s.contained(incident)
+	default:
+		return true
+	}
+}
+
+// trouble is what went wrong for a role in an emergency, in one sentence; "" for
+// nothing, or nothing yet.
+func (s *subject) trouble(incident string, r *rotation.Rotation) string {
+	if r != nil && r.Outcome != rotation.Succeeded && r.Error != nil {
+		return r.Error.Message
+	}
+	for i := range s.state.Versions {
+		if v := &s.state.Versions[i]; v.Of(incident) && !v.ProvenDead() && v.Attention != nil && v.Attention.Failing {
+			return fmt.Sprintf("version %d: %s", v.Number, v.Attention.Reason)
+		}
+	}
+	if s.state.Blocked != "" {
+		return s.state.Blocked
+	}
+	return s.state.ActionRequired
 }
 
 // contained tells whether every version that leaked is proven dead.

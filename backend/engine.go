@@ -72,6 +72,8 @@ type Engine struct {
 	cache       *cache
 	connections *connections
 	waiters     waiters
+	undeclared  undeclared
+	marks       incidentMarks
 	summaries   summaries
 	memory      memory
 
@@ -248,6 +250,10 @@ var errStale = errors.New("the state moved on meanwhile")
 // errPassedOver says that nothing acts now: the mount is paused, or the node is not
 // the one to act.
 var errPassedOver = errors.New("passed over")
+
+// errLetOthersFirst puts a role behind those of its incident that do not even know of
+// it yet.
+var errLetOthersFirst = errors.New("others go first")
 
 // errNoChange ends an update without a Put.
 var errNoChange = errors.New("nothing to change")

@@ -10,25 +10,39 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
 
-// incidentLock is held while an incident's header is read, changed and written:
-// several roles may share one. No role's lock is held then.
-func incidentLock(id string) string { return "incident " + id }
-
-// openIncident writes the record before anything else happens.
-func (e *Engine) openIncident(ctx context.Context, r EmergencyRequest, by rotation.Actor, roles ...string) (*store.IncidentHeader, error) {
-	id, err := newID()
+// openIncident stores what an emergency is about to do before anything of it is done,
+// and lets workers begin. From here on it goes on by itself, in this process or the
+// next.
+func (e *Engine) openIncident(ctx context.Context, r EmergencyRequest, roles []string) (id string, err error) {
+	by, err := e.actor(ctx, r.Actor)
 	if err != nil {
-		return nil, err
+		return "", err
+	}
+	if id, err = newID(); err != nil {
+		return "", err
 	}
 	now := e.clock.Now()
-	incident := &store.IncidentHeader{
+	header := &store.IncidentHeader{
 		ID: fmt.Sprintf("%s-%s", now.Format("20060102T150405Z"), id[:8]), Severity: r.Severity, Status: store.IncidentOpen,
-		Reason: r.Reason, Actor: by, DetectedTime: now, OpenedTime: now, Marks: map[string]store.IncidentMark{},
+		Reason: r.Reason, Actor: by, DetectedTime: now, OpenedTime: now, KillFirst: r.KillFirst, Marks: map[string]store.IncidentMark{},
 	}
 	for _, name := range roles {
-		incident.Marks[name] = store.IncidentMark{}
+		header.Marks[name] = store.IncidentMark{}
 	}
-	return incident, e.store.PutIncidentHeader(ctx, incident)
+	if err := e.store.PutIncidentHeader(ctx, header); err != nil {
+		e.forgetAll() // it may have gone through: a rebuild finds it
+		return "", err
+	}
+	e.undeclared.add(header)
+	p := forOne
+	if len(roles) > 1 {
+		p = forMany
+	}
+	for _, name := range roles {
+		e.workers.interrupt(name)
+	}
+	e.workers.add(p, roles...)
+	return header.ID, nil
 }
 
 // dirtyIncidents asks to carry changed facts over, in the Put that changes them.
@@ -47,7 +61,7 @@ func (e *Engine) recordIncidents(ctx context.Context, s *subject) error {
 			continue
 		}
 		facts := s.incidentFacts(link.ID)
-		if err := e.recordIncident(ctx, s.name, link.ID, facts); err != nil {
+		if err := e.recordIncident(ctx, s.name, link, facts); err != nil {
 			return err
 		}
 		recorded[link.ID] = facts
@@ -55,9 +69,10 @@ func (e *Engine) recordIncidents(ctx context.Context, s *subject) error {
 	_, err := e.update(ctx, s.name, func(s *subject) error {
 		kept := s.state.Incidents[:0]
 		for _, link := range s.state.Incidents {
-			// What changed since is carried over by the next run.
-			if facts, ok := recorded[link.ID]; ok && reflect.DeepEqual(facts, s.incidentFacts(link.ID)) {
-				link.Dirty = false
+			if facts, ok := recorded[link.ID]; ok {
+				link.Declared, link.Contained = true, facts.Contained
+				// What changed since is carried over by the next run.
+				link.Dirty = !reflect.DeepEqual(facts, s.incidentFacts(link.ID))
 			}
 			if link.Dirty || !s.contained(link.ID) || !s.replaced(link.ID) {
 				kept = append(kept, link)
@@ -75,39 +90,23 @@ func (s *subject) replaced(incident string) bool {
 	return cur == nil || !cur.Of(incident)
 }
 
-func (e *Engine) recordIncident(ctx context.Context, role, id string, facts *store.IncidentRole) error {
-	unlock, err := e.locks.lock(ctx, incidentLock(id))
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	doc, err := e.store.IncidentHeader(ctx, id)
-	if err != nil {
-		return err
-	}
-	if doc == nil {
-		e.logger.Error("an incident of a role has no record", "role", role, "incident_id", id)
-		return nil
-	}
-	before, err := e.store.IncidentRole(ctx, id, role)
+// recordIncident writes a role's facts, and then the header if it has to say something
+// else of the role: a crash in between leaves the link dirty, and both are written
+// again.
+func (e *Engine) recordIncident(ctx context.Context, role string, link rotation.IncidentLink, facts *store.IncidentRole) error {
+	before, err := e.store.IncidentRole(ctx, link.ID, role)
 	if err != nil {
 		return err
 	}
 	written := *facts
 	keepReplacement(before, &written)
-	if err := e.store.PutIncidentRole(ctx, id, role, &written); err != nil {
+	if err := e.store.PutIncidentRole(ctx, link.ID, role, &written); err != nil {
 		return err
 	}
-	// The header follows: a crash in between leaves the role's link dirty, and both
-	// are written again.
-	if mark, ok := doc.Marks[role]; ok && mark.Contained == written.Contained {
+	if link.Declared && link.Contained == written.Contained {
 		return nil
 	}
-	doc.Marks[role] = store.IncidentMark{Contained: written.Contained}
-	if doc.Status == store.IncidentOpen && allContained(doc) {
-		doc.Status, doc.ContainedTime = store.IncidentContained, e.clock.Now()
-	}
-	return e.store.PutIncidentHeader(ctx, doc)
+	return e.markIncident(ctx, link.ID, role, store.IncidentMark{Declared: true, Contained: written.Contained})
 }
 
 // keepReplacement leaves what replaced the leaked versions as it was first written:
@@ -116,15 +115,6 @@ func keepReplacement(before, facts *store.IncidentRole) {
 	if before != nil && before.ReplacedBy != 0 {
 		facts.ReplacedBy, facts.ReplacedTime = before.ReplacedBy, before.ReplacedTime
 	}
-}
-
-func allContained(doc *store.IncidentHeader) bool {
-	for _, r := range doc.Marks {
-		if !r.Contained {
-			return false
-		}
-	}
-	return true
 }
 
 // incidentFacts derives what an incident means for a role from its state.

@@ -88,6 +88,43 @@ type EmergencyResult struct {
 	Status     store.IncidentStatus
 	Killed     []Killed
 	NextSteps  []string
+	// Failed is what went wrong, in one sentence, "" for nothing.
+	Failed string
+}
+
+// BulkEmergencyRequest declares that the secrets of many roles leaked.
+type BulkEmergencyRequest struct {
+	EmergencyRequest
+	Scope EmergencyScope
+	// Confirm is the number of roles that whoever asks expects to hit.
+	Confirm int
+}
+
+// EmergencyScope says which roles an emergency is about: those of a connection, or
+// those whose names match a glob.
+type EmergencyScope struct {
+	Connection string
+	Roles      string
+}
+
+// BulkEmergencyResult is the answer to an emergency over many roles.
+type BulkEmergencyResult struct {
+	IncidentID string
+	Status     store.IncidentStatus
+	Roles      map[string]*EmergencyResult
+	// Failed has, for each role with which something went wrong, a sentence.
+	Failed map[string]string
+}
+
+// LeakedRole is a role that an emergency would hit.
+type LeakedRole struct {
+	Name       string
+	Type       string
+	Connection string
+	// State is empty for a deleted role of which something is left.
+	State RoleState
+	// Versions are those that would be ended.
+	Versions []rotation.Version
 }
 
 // Killed is one leaked version's end.

@@ -286,7 +286,7 @@ func (e *Engine) Retire(ctx context.Context, name string, r RetireRequest) (*rot
 	if err != nil {
 		return nil, e.unsure(name, err)
 	}
-	e.workers.add(true, name)
+	e.workers.add(forOne, name)
 	s, err := e.await(ctx, name, r.Wait, func(s *subject) bool {
 		v := s.state.Version(number)
 		return v == nil || v.Settled() || v.Attention != nil || v.State == rotation.Disabled && v.ProvenDead() && v.DestroyAt.After(e.clock.Now())

@@ -187,7 +187,7 @@ func (e *Engine) changeRole(ctx context.Context, before, role *store.Role, warni
 	}
 	now.role = role
 	e.summaries.set(now)
-	e.workers.add(false, role.Name)
+	e.workers.add(whenDue, role.Name)
 	return &RoleWritten{Role: role, Warnings: warnings}, nil
 }
 
@@ -245,7 +245,7 @@ func (e *Engine) createRole(ctx context.Context, role *store.Role, w Write, warn
 		e.waiters.forget(id)
 		return nil, err
 	}
-	e.workers.add(true, role.Name)
+	e.workers.add(forOne, role.Name)
 	r, err := e.outcome(ctx, role.Name, id, createWithin, expected)
 	if err == nil && r.Outcome == rotation.Succeeded {
 		return &RoleWritten{Role: role, Warnings: warnings, Rotation: r}, nil
@@ -336,7 +336,7 @@ func (e *Engine) abandon(ctx context.Context, name, id string) error {
 		return nil
 	}
 	e.workers.interrupt(name)
-	e.workers.add(true, name)
+	e.workers.add(forOne, name)
 	return late
 }
 
@@ -370,7 +370,7 @@ func (e *Engine) DeleteRole(ctx context.Context, name string, force bool) (warni
 	if err != nil {
 		return nil, e.unsure(name, err)
 	}
-	e.workers.add(true, name)
+	e.workers.add(forOne, name)
 	for i := range s.state.Versions {
 		if v := &s.state.Versions[i]; v.State == rotation.Retiring {
 			warnings = append(warnings, fmt.Sprintf("version %d (%s) stays valid until %s, then it is ended; the name cannot be used again before that", v.Number, v.Identifier, v.RetireAt.Format(timeFormat)))

@@ -69,7 +69,7 @@ func (s *subject) hasten(i *rotation.Intent) bool {
 // only its answer was lost.
 func (e *Engine) unsure(name string, err error) error {
 	if isStorage(err) {
-		e.workers.add(true, name)
+		e.workers.add(forOne, name)
 	}
 	return err
 }
@@ -120,7 +120,7 @@ func (e *Engine) request(ctx context.Context, name string, who Actor, wait time.
 		e.waiters.forget(id)
 		return nil, e.unsure(name, err)
 	}
-	e.workers.add(true, name)
+	e.workers.add(forOne, name)
 	return e.outcome(ctx, name, id, wait, expected)
 }
 
@@ -150,6 +150,6 @@ func (e *Engine) resumeHeld(ctx context.Context, name string, r RotateRequest) (
 		}
 		return nil, e.unsure(name, err)
 	}
-	e.workers.add(true, name)
+	e.workers.add(forOne, name)
 	return e.outcome(ctx, name, id, r.Wait, expected)
 }

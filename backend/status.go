@@ -21,7 +21,7 @@ import (
 type summaries struct {
 	mu     sync.Mutex
 	by     map[string]summary
-	ending map[string]bool // deleted roles whose versions are not all ended
+	ending map[string]string // deleted roles whose versions are not all ended, and their connections
 	epoch  int
 	full   bool
 }
@@ -29,6 +29,7 @@ type summaries struct {
 // summary is a role's state at its last change; the word for it depends on the time.
 type summary struct {
 	RoleSummary
+	connection   string
 	fixed        RoleState // a state that no time changes, "" for none
 	reason       string
 	failing      bool
@@ -55,11 +56,11 @@ func (m *summaries) found(s *subject) {
 
 func (m *summaries) place(s *subject) {
 	if m.by == nil {
-		m.by, m.ending = map[string]summary{}, map[string]bool{}
+		m.by, m.ending = map[string]summary{}, map[string]string{}
 	}
 	if s.state.Deleted {
 		delete(m.by, s.name)
-		m.ending[s.name] = true
+		m.ending[s.name] = s.role.Connection
 		return
 	}
 	delete(m.ending, s.name)
@@ -111,6 +112,25 @@ func (m *summaries) beingEnded() []string {
 	return slices.Sorted(maps.Keys(m.ending))
 }
 
+// named lists the roles that are wanted, deleted ones of which something is left
+// included, by name.
+func (m *summaries) named(wanted func(name, connection string) bool) (names []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name, s := range m.by {
+		if wanted(name, s.connection) {
+			names = append(names, name)
+		}
+	}
+	for name, connection := range m.ending {
+		if wanted(name, connection) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 func (m *summaries) all() []summary {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -129,7 +149,8 @@ func (s *subject) summary() summary {
 			Name: s.name, Type: s.role.Type, CurrentVersion: st.Current, ActivatedTime: st.ActivatedTime,
 			NextRotation: st.NextRotation, LastError: lastError(st),
 		},
-		rotating: st.InFlight != nil || st.Intent != nil && st.Intent.Attempt == 1, overdueAfter: s.role.Policy.OverdueAfter.Std(),
+		connection: s.role.Connection,
+		rotating:   st.InFlight != nil || st.Intent != nil && st.Intent.Attempt == 1, overdueAfter: s.role.Policy.OverdueAfter.Std(),
 	}
 	held := ""
 	if st.InFlight != nil {

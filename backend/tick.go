@@ -28,7 +28,7 @@ func (e *Engine) Tick(ctx context.Context) error {
 // dispatch hands over every role that needs a look by now.
 func (e *Engine) dispatch() {
 	if names := e.index.due(e.clock.Now()); len(names) > 0 {
-		e.workers.add(false, names...)
+		e.workers.add(whenDue, names...)
 	}
 }
 
@@ -81,6 +81,10 @@ func (e *Engine) nudge() {
 
 // rebuild fills the index and the summaries from storage.
 func (e *Engine) rebuild(ctx context.Context) error {
+	// First: what leaks is more urgent than to know when the rest is due.
+	if err := e.resumeIncidents(ctx); err != nil {
+		return err
+	}
 	names, err := e.store.Roles(ctx)
 	if err != nil {
 		return err

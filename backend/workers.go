@@ -5,9 +5,20 @@ import (
 	"sync"
 )
 
-// urgentSlots are workers beyond the limit that only people's requests use: an
-// emergency never waits behind a thousand scheduled rotations.
-const urgentSlots = 8
+// priority is the order in which waiting roles are taken.
+type priority int
+
+const (
+	whenDue    priority = iota // what time asks for
+	forMany                    // what a person asked for of many roles at once
+	forOne                     // what a person asked for of one role
+	priorities = iota
+)
+
+// oneSlots are workers beyond the limit that only requests about one role use: they
+// wait neither behind a thousand scheduled rotations nor behind an emergency over a
+// thousand roles.
+const oneSlots = 8
 
 // workers run at most one job per role at a time, and a bounded number in all.
 // Goroutines exist only while there is work.
@@ -19,9 +30,8 @@ type workers struct {
 	mu      sync.Mutex
 	closed  bool
 	active  int
-	urgent  []string
-	normal  []string
-	queued  map[string]bool
+	queues  [priorities][]string
+	queued  map[string]priority
 	running map[string]*job
 	idle    chan struct{} // closed and replaced whenever nothing is left to do
 }
@@ -29,43 +39,40 @@ type workers struct {
 type job struct {
 	cancel context.CancelFunc
 	// again asks for another run when this one ends.
-	again, againUrgent bool
+	again bool
+	next  priority
 }
 
 func newWorkers(ctx context.Context, limit func() int, run func(context.Context, string)) *workers {
 	return &workers{
 		ctx: ctx, run: run, limit: limit,
-		queued: map[string]bool{}, running: map[string]*job{}, idle: make(chan struct{}),
+		queued: map[string]priority{}, running: map[string]*job{}, idle: make(chan struct{}),
 	}
 }
 
-// add asks for a run of the role; urgent ones go first. It returns at once.
-func (w *workers) add(urgent bool, names ...string) {
+// add asks for a run of the roles; a higher priority goes first. It returns at once.
+func (w *workers) add(p priority, names ...string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, name := range names {
-		w.enqueue(name, urgent)
+		w.enqueue(name, p)
 	}
 	w.spawn()
 }
 
-func (w *workers) enqueue(name string, urgent bool) {
+func (w *workers) enqueue(name string, p priority) {
 	if w.closed {
 		return
 	}
 	if j := w.running[name]; j != nil {
-		j.again, j.againUrgent = true, j.againUrgent || urgent
+		j.again, j.next = true, max(j.next, p)
 		return
 	}
-	if w.queued[name] && !urgent {
+	if before, waits := w.queued[name]; waits && before >= p {
 		return
 	}
-	w.queued[name] = true
-	if urgent {
-		w.urgent = append(w.urgent, name)
-	} else {
-		w.normal = append(w.normal, name)
-	}
+	w.queued[name] = p
+	w.queues[p] = append(w.queues[p], name)
 }
 
 // interrupt cancels the role's running job, if any. Who wants it to go on adds it.
@@ -94,17 +101,20 @@ func (w *workers) take() (string, bool) {
 	if w.closed {
 		return "", false
 	}
-	if name, ok := w.pop(&w.urgent, w.limit()+urgentSlots); ok {
+	if name, ok := w.pop(&w.queues[forOne], w.limit()+oneSlots); ok {
 		return name, true
 	}
-	return w.pop(&w.normal, w.limit())
+	if name, ok := w.pop(&w.queues[forMany], w.limit()); ok {
+		return name, true
+	}
+	return w.pop(&w.queues[whenDue], w.limit())
 }
 
 func (w *workers) pop(queue *[]string, room int) (string, bool) {
 	for len(*queue) > 0 && w.active < room {
 		name := (*queue)[0]
 		*queue = (*queue)[1:]
-		if !w.queued[name] { // taken through the other queue
+		if _, waits := w.queued[name]; !waits { // taken through another queue
 			continue
 		}
 		delete(w.queued, name)
@@ -133,7 +143,7 @@ func (w *workers) finish(name string) (next string, ok bool) {
 	j := w.running[name]
 	delete(w.running, name)
 	if j.again {
-		w.enqueue(name, j.againUrgent)
+		w.enqueue(name, j.next)
 	}
 	w.active--
 	if next, ok = w.take(); ok {
@@ -169,7 +179,7 @@ func (w *workers) wait(ctx context.Context) error {
 // workers' own context must have been cancelled.
 func (w *workers) close(ctx context.Context) error {
 	w.mu.Lock()
-	w.closed, w.urgent, w.normal, w.queued = true, nil, nil, map[string]bool{}
+	w.closed, w.queues, w.queued = true, [priorities][]string{}, map[string]priority{}
 	w.mu.Unlock()
 	return w.wait(ctx)
 }

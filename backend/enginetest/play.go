@@ -66,6 +66,7 @@ type Play struct {
 
 	raw        []byte // the state document, and what it decodes to
 	state      *rotation.State
+	others     map[string]bool // roles beside the one that is read; whether they were deleted
 	held       []held
 	seen       map[string]bool // secrets that readers got
 	leaked     bool            // an emergency: what was read before may die
@@ -102,7 +103,7 @@ func (s *syncBuffer) String() string {
 
 // NewPlay starts the first process, with faults.
 func NewPlay(stage *Stage, faults *Faults) *Play {
-	p := &Play{stage: stage, Clock: NewClock(), Disk: NewDisk(), System: &System{}, seen: map[string]bool{}, Versions: map[int]bool{}}
+	p := &Play{stage: stage, Clock: NewClock(), Disk: NewDisk(), System: &System{}, others: map[string]bool{}, seen: map[string]bool{}, Versions: map[int]bool{}}
 	p.boot(faults)
 	return p
 }
@@ -217,7 +218,19 @@ func (p *Play) Create(extra option.Values) {
 		_, err := e.WriteConnection(ctx, backend.Write{Name: ConnectionName, Given: given, Secrets: p.stage.Secrets})
 		return err
 	})
-	p.until("role", func() bool { return p.Current() > 0 }, func(ctx context.Context, e *backend.Engine) error {
+	p.createRole(RoleName, extra)
+}
+
+// Add makes further roles on the same connection.
+func (p *Play) Add(extra option.Values, names ...string) {
+	for _, name := range names {
+		p.others[name] = false
+		p.createRole(name, extra)
+	}
+}
+
+func (p *Play) createRole(name string, extra option.Values) {
+	p.until("role", func() bool { return p.stateOf(name).Current > 0 }, func(ctx context.Context, e *backend.Engine) error {
 		given := option.Values{
 			"type": p.stage.Rotator(NewFaults(None, 0)).Kind().Name, "connection": ConnectionName,
 			"rotation_period": int64(600), "grace_period": int64(40),
@@ -227,7 +240,7 @@ func (p *Play) Create(extra option.Values) {
 				given[k] = v
 			}
 		}
-		_, err := e.WriteRole(ctx, backend.Write{Name: RoleName, Given: given, Secrets: p.stage.RoleSecrets})
+		_, err := e.WriteRole(ctx, backend.Write{Name: name, Given: given, Secrets: p.stage.RoleSecrets})
 		return err
 	})
 }
@@ -238,12 +251,15 @@ func (p *Play) State() *rotation.State {
 	if p.state != nil && bytes.Equal(raw, p.raw) {
 		return p.state
 	}
-	p.raw, p.state = raw, p.readState()
+	p.raw, p.state = raw, p.stateOf(RoleName)
 	return p.state
 }
 
-func (p *Play) readState() *rotation.State {
-	s, err := store.New(&Storage{Disk: p.Disk}).State(context.Background(), RoleName)
+// stored reads the disk past the engine.
+func (p *Play) stored() *store.Store { return store.New(&Storage{Disk: p.Disk}) }
+
+func (p *Play) stateOf(name string) *rotation.State {
+	s, err := p.stored().State(context.Background(), name)
 	if err != nil || s == nil {
 		return &rotation.State{}
 	}
@@ -284,16 +300,88 @@ func (p *Play) Emergency(killFirst bool) {
 	p.Leak(false)
 }
 
+// BulkEmergency declares one over all roles of the connection, until each was replaced.
+// The operator asks again only where no incident was opened.
+func (p *Play) BulkEmergency(killFirst bool) {
+	before := map[string]int{}
+	for _, name := range p.roles() {
+		before[name] = p.stateOf(name).Current
+	}
+	p.Leak(true)
+	defer p.Leak(false)
+	p.until("bulk emergency", func() bool {
+		for name, version := range before {
+			if s := p.stateOf(name); s.Current <= version || s.InFlight != nil {
+				return false
+			}
+		}
+		return true
+	}, func(ctx context.Context, e *backend.Engine) error {
+		if len(p.Incidents()) > 0 {
+			return nil
+		}
+		scope := backend.EmergencyScope{Connection: ConnectionName}
+		hit, err := e.EmergencyDryRun(ctx, scope)
+		if err != nil {
+			return err
+		}
+		_, err = e.BulkEmergency(ctx, backend.BulkEmergencyRequest{
+			EmergencyRequest: backend.EmergencyRequest{Reason: "a test leak", KillFirst: killFirst, Wait: backend.Wait},
+			Scope:            scope, Confirm: len(hit),
+		})
+		return err
+	})
+	if n := len(p.Incidents()); n != 1 {
+		p.violate("%d incidents for one emergency", n)
+	}
+}
+
+// Incidents reads the records of all emergencies from the disk.
+func (p *Play) Incidents() (out []*store.Incident) {
+	ids, err := p.stored().Incidents(context.Background())
+	if err != nil {
+		p.violate("could not list the incidents: %s", err)
+	}
+	for _, id := range ids {
+		i, err := p.stored().Incident(context.Background(), id)
+		if err != nil || i == nil {
+			p.violate("could not read incident %s: %v", id, err)
+			continue
+		}
+		out = append(out, i)
+	}
+	return out
+}
+
+// roles are the names of all roles that were not deleted.
+func (p *Play) roles() []string {
+	names := []string{RoleName}
+	for name, deleted := range p.others {
+		if !deleted {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // Leak says that an emergency begins or is over: what was read before may die.
 func (p *Play) Leak(on bool) { p.leaked, p.held = on, nil }
 
 // Delete deletes the role until it is gone.
-func (p *Play) Delete() {
+func (p *Play) Delete() { p.delete(RoleName) }
+
+// DeleteOther deletes a role that Add made.
+func (p *Play) DeleteOther(name string) {
+	p.others[name] = true
+	p.delete(name)
+}
+
+func (p *Play) delete(name string) {
 	p.until("delete", func() bool {
-		_, err := p.engine.Role(context.Background(), RoleName)
+		_, err := p.engine.Role(context.Background(), name)
 		return fault.Is(err, fault.NotFound)
 	}, func(ctx context.Context, e *backend.Engine) error {
-		_, err := e.DeleteRole(ctx, RoleName, false)
+		_, err := e.DeleteRole(ctx, name, false)
 		return err
 	})
 }
@@ -381,6 +469,7 @@ func (p *Play) End(deleted bool) []string {
 		p.Step()
 	}
 	p.checkLeft(deleted)
+	p.checkIncidents()
 	p.checkInPlace()
 	p.checkSecrets()
 	p.engine.Close()
@@ -388,11 +477,30 @@ func (p *Play) End(deleted bool) []string {
 }
 
 func (p *Play) settled(deleted bool) bool {
+	if !p.roleSettled(RoleName, deleted) {
+		return false
+	}
+	for name, deleted := range p.others {
+		if !p.roleSettled(name, deleted) {
+			return false
+		}
+	}
+	for _, i := range p.Incidents() {
+		for _, mark := range i.Marks {
+			if mark.Outstanding() {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (p *Play) roleSettled(name string, deleted bool) bool {
 	if deleted {
-		t, err := store.New(&Storage{Disk: p.Disk}).Tombstone(context.Background(), RoleName)
+		t, err := p.stored().Tombstone(context.Background(), name)
 		return err == nil && t != nil && t.Pending == nil
 	}
-	s := p.State()
+	s := p.stateOf(name)
 	if s.InFlight != nil || s.Intent != nil || len(s.Incidents) > 0 {
 		return false
 	}
@@ -404,6 +512,21 @@ func (p *Play) settled(deleted bool) bool {
 	return true
 }
 
+// checkIncidents asks that every record is complete: each of its roles was declared,
+// and everything that leaked is proven dead.
+func (p *Play) checkIncidents() {
+	for _, i := range p.Incidents() {
+		for name, mark := range i.Marks {
+			if !mark.Declared || !mark.Contained || !i.Roles[name].Contained || len(i.Roles[name].Compromised) == 0 {
+				p.violate("incident %s: %s is %+v, with %+v", i.ID, name, mark, i.Roles[name])
+			}
+		}
+		if i.Status != store.IncidentContained {
+			p.violate("incident %s is %s", i.ID, i.Status)
+		}
+	}
+}
+
 // checkLeft is promises 3 and 4: nothing is lost, nothing is left behind.
 func (p *Play) checkLeft(deleted bool) {
 	if !p.settled(deleted) {
@@ -411,12 +534,17 @@ func (p *Play) checkLeft(deleted bool) {
 		p.violate("promise 3: it did not come to rest: %s", raw)
 	}
 	var want []string
-	s := p.State()
-	if cur := s.CurrentVersion(); cur != nil {
-		want = append(want, cur.Identifier)
-	}
-	if standby := s.StandbyVersion(); standby != nil {
-		want = append(want, standby.Identifier)
+	for _, name := range p.roles() {
+		s := p.stateOf(name)
+		for _, v := range []*rotation.Version{s.CurrentVersion(), s.StandbyVersion()} {
+			if v != nil {
+				want = append(want, v.Identifier)
+			}
+		}
+		if s.Blocked != "" || s.Divergence != nil || !deleted && s.Current == 0 {
+			raw, _ := json.Marshal(s)
+			p.violate("promise 3: role %s is not well: %s", name, raw)
+		}
 	}
 	have, err := p.stage.Objects()
 	if err != nil {
@@ -426,10 +554,6 @@ func (p *Play) checkLeft(deleted bool) {
 	slices.Sort(have)
 	if !slices.Equal(want, have) {
 		p.violate("promise 4: at the target are %v, and should be %v", have, want)
-	}
-	if s.Blocked != "" || s.Divergence != nil || !deleted && s.Current == 0 {
-		raw, _ := json.Marshal(s)
-		p.violate("promise 3: the role is not well: %s", raw)
 	}
 }
 
@@ -456,7 +580,7 @@ func (p *Play) checkInPlace() {
 		return
 	}
 	s := p.State()
-	disk := store.New(&Storage{Disk: p.Disk})
+	disk := p.stored()
 	var works []int
 	for _, v := range s.Versions {
 		material, err := disk.Material(context.Background(), RoleName, v.Number)

@@ -109,6 +109,10 @@ type IncidentLink struct {
 	ID string `json:"id"`
 	// Dirty asks to carry this role's facts over into the incident document.
 	Dirty bool `json:"dirty,omitempty"`
+	// Declared and Contained are what the incident's header says of this role: while
+	// that stays so the header need not be written.
+	Declared  bool `json:"declared,omitempty"`
+	Contained bool `json:"contained,omitempty"`
 }
 
 // Event is something people may want to be told, stored in the same Put as what

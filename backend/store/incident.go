@@ -35,14 +35,28 @@ type IncidentHeader struct {
 	OpenedTime    time.Time      `json:"opened_time"`
 	ContainedTime time.Time      `json:"contained_time,omitzero"`
 	ClosedTime    time.Time      `json:"closed_time,omitzero"`
-	// Marks names every role of the incident.
+	// KillFirst is how it was declared: roles that a crash left out are declared so too.
+	KillFirst bool `json:"kill_first,omitempty"`
+	// Marks names every role of the incident; it is complete before the first role is
+	// touched.
 	Marks map[string]IncidentMark `json:"roles"`
 }
 
+// MaxIncidentRoles keeps a header well under the largest entry that Vault's storage
+// takes (1 MiB), whatever the names.
+const MaxIncidentRoles = 4000
+
 // IncidentMark is how far one role of an incident is.
 type IncidentMark struct {
-	Contained bool `json:"contained"`
+	// Declared tells that the role's own state knows of the incident, or has known.
+	Declared  bool `json:"declared,omitempty"`
+	Contained bool `json:"contained,omitempty"`
+	// Gone tells that the role did not exist any more when it was to be declared.
+	Gone bool `json:"gone,omitempty"`
 }
+
+// Outstanding tells whether the role is still to be declared.
+func (m IncidentMark) Outstanding() bool { return !m.Declared && !m.Contained && !m.Gone }
 
 // Incident is the record of an emergency, over one or many roles.
 type Incident struct {
@@ -117,20 +131,6 @@ func (s *Store) IncidentRole(ctx context.Context, id, name string) (*IncidentRol
 // PutIncidentRole stores what an incident means for one role.
 func (s *Store) PutIncidentRole(ctx context.Context, id, name string, facts *IncidentRole) error {
 	return s.write(ctx, incidentRoleFolder(id)+name, incidentRoleSchema, facts)
-}
-
-// DeleteIncident removes a record that turned out to tell of nothing.
-func (s *Store) DeleteIncident(ctx context.Context, id string) error {
-	roles, err := s.list(ctx, incidentRoleFolder(id))
-	if err != nil {
-		return err
-	}
-	for _, name := range roles {
-		if err := s.delete(ctx, incidentRoleFolder(id)+name); err != nil {
-			return err
-		}
-	}
-	return s.delete(ctx, incidentKey(id))
 }
 
 // Incidents lists the ids, oldest first: an id begins with its time.

@@ -620,7 +620,6 @@ func TestStorageFailuresAreIOErrors(t *testing.T) {
 			func(s *Store) error { return s.DeleteAllMaterial(ctx, name) },
 			func(s *Store) error { return s.DeleteMaterial(ctx, name, 7) },
 			func(s *Store) error { return s.DeleteConnection(ctx, name) },
-			func(s *Store) error { return s.DeleteIncident(ctx, "20300101T000000Z-1") },
 		},
 	} {
 		for _, do := range do {

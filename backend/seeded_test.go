@@ -110,3 +110,30 @@ type noDiscard struct{ *enginetest.Faulty }
 func (noDiscard) Discard(context.Context, *rotator.Target) (rotator.Progress, error) {
 	return rotator.Progress{}, nil
 }
+
+// TestEnumerationFindsForgottenRoles: a process does not take up the emergencies that
+// an earlier one only recorded.
+func TestEnumerationFindsForgottenRoles(t *testing.T) {
+	t.Parallel()
+	stage := func(*testing.T) *enginetest.Stage {
+		s := memoryStage(rotatortest.NewMemory())
+		s.Storage = func(inner store.Storage) store.Storage { return incidentsUnlisted{inner} }
+		return s
+	}
+	found := enginetest.FindsBug(t, stage, enginetest.Scenario{Name: "bulk emergency", Run: func(p *enginetest.Play) {
+		p.Create(nil)
+		p.Add(nil, "billing")
+		p.BulkEmergency(false)
+	}}, enginetest.Crash)
+	require.Contains(t, found, "bulk emergency: not reached")
+	t.Log(found)
+}
+
+type incidentsUnlisted struct{ store.Storage }
+
+func (i incidentsUnlisted) List(ctx context.Context, prefix string) ([]string, error) {
+	if prefix == "incident/" {
+		return nil, nil
+	}
+	return i.Storage.List(ctx, prefix)
+}

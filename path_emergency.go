@@ -14,21 +14,40 @@ import (
 )
 
 func (b *Backend) emergencyPaths() []*framework.Path {
-	return []*framework.Path{{
-		Pattern: pattern("emergency/:name"),
-		Fields: map[string]*framework.FieldSchema{
-			"name":   nameField("role"),
-			"wait":   waitField(),
-			"reason": {Type: framework.TypeString, Description: "What happened, for the record. Required."},
-			"severity": {
-				Type: framework.TypeString, Default: "high", AllowedValues: []any{"low", "medium", "high", "critical"},
-				Description: "How grave it is, for the record and for those who are told: low, medium, high or critical.",
-			},
-			"kill_first": {
-				Type:        framework.TypeBool,
-				Description: "End what leaked before a replacement exists: readers fail until it does.",
-			},
+	return []*framework.Path{b.emergencyPath(), b.bulkEmergencyPath()}
+}
+
+// declaringFields are what every declaration of an emergency takes.
+func declaringFields(more map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
+	fields := map[string]*framework.FieldSchema{
+		"wait":   waitField(),
+		"reason": {Type: framework.TypeString, Description: "What happened, for the record. Required."},
+		"severity": {
+			Type: framework.TypeString, Default: "high", AllowedValues: []any{"low", "medium", "high", "critical"},
+			Description: "How grave it is, for the record and for those who are told: low, medium, high or critical.",
 		},
+		"kill_first": {
+			Type:        framework.TypeBool,
+			Description: "End what leaked before a replacement exists: readers fail until it does.",
+		},
+	}
+	maps.Copy(fields, more)
+	return fields
+}
+
+// emergencyRequest reads them.
+func emergencyRequest(req *logical.Request, data *framework.FieldData) (backend.EmergencyRequest, error) {
+	wait, err := wait(data)
+	return backend.EmergencyRequest{
+		Actor: actor(req), Wait: wait,
+		Reason: data.Get("reason").(string), Severity: data.Get("severity").(string), KillFirst: data.Get("kill_first").(bool),
+	}, err
+}
+
+func (b *Backend) emergencyPath() *framework.Path {
+	return &framework.Path{
+		Pattern: pattern("emergency/:name"),
+		Fields:  declaringFields(map[string]*framework.FieldSchema{"name": nameField("role")}),
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: mutates(framework.PathOperation{
 				Callback:     b.emergency,
@@ -47,8 +66,9 @@ version is made.
 
 The answer is 200 also when the leak is not contained yet: "status" is then open,
 "next_steps" says what to do, and the engine goes on by itself. incidents/:id holds
-the record.`,
-	}}
+the record. Of a deleted role what is left is ended at once: there is no rotation
+then, and its fields are null.`,
+	}
 }
 
 func emergencyFields() map[string]*framework.FieldSchema {
@@ -70,14 +90,11 @@ func exampleEmergency() map[string]any {
 }
 
 func (b *Backend) emergency(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	wait, err := wait(data)
+	request, err := emergencyRequest(req, data)
 	if err != nil {
 		return nil, err
 	}
-	result, err := b.engine.Emergency(ctx, named(data), backend.EmergencyRequest{
-		Actor: actor(req), Wait: wait,
-		Reason: data.Get("reason").(string), Severity: data.Get("severity").(string), KillFirst: data.Get("kill_first").(bool),
-	})
+	result, err := b.engine.Emergency(ctx, named(data), request)
 	if err != nil {
 		return nil, err
 	}

@@ -117,6 +117,53 @@ func TestEmergency(t *testing.T) {
 	m.fails(http.StatusNotFound, read, "incidents/none", nil)
 }
 
+func TestBulkEmergency(t *testing.T) {
+	m := newMount(t)
+	m.role()
+	m.must(create, "roles/shop", map[string]any{"type": "memory", "connection": "main"})
+	m.refuses(update, "emergency", map[string]any{"reason": "leak", "connection": "main"}, "confirm: is required")
+	m.refuses(update, "emergency", map[string]any{"connection": "main", "confirm": 2}, "reason: is required")
+	m.refuses(update, "emergency", map[string]any{"reason": "leak", "confirm": 2}, "connection: is required, or roles")
+	m.refuses(update, "emergency", map[string]any{"reason": "leak", "confirm": 2, "connection": "main", "roles": "*"}, "roles: cannot be given together with connection")
+	m.refuses(update, "emergency", map[string]any{"connection": "other", "dry_run": true}, "connection: there is no connection")
+	m.refuses(update, "emergency", map[string]any{"roles": "x*", "dry_run": true}, "roles: names no role")
+	m.refuses(update, "emergency", map[string]any{"roles": "*", "dry_run": true, "confirm": 2}, "confirm: cannot be given together with dry_run")
+	require.Contains(t, m.fails(http.StatusConflict, update, "emergency", map[string]any{"reason": "leak", "roles": "*", "confirm": 3}), "confirm=2")
+
+	dry := m.must(update, "emergency", map[string]any{"connection": "main", "dry_run": true}).Data
+	require.Equal(t, 2, dry["count"])
+	require.Equal(t, true, dry["dry_run"])
+	require.Nil(t, dry["incident_id"])
+	app := dry["roles"].(map[string]any)["app"].(map[string]any)
+	require.Equal(t, "main", app["connection"])
+	require.Equal(t, "ok", app["state"])
+	require.Len(t, app["versions"], 1)
+	m.fails(http.StatusNotFound, listed, "incidents/", nil)
+
+	resp := m.must(update, "emergency", map[string]any{"reason": "leak", "connection": "main", "confirm": 2})
+	require.Empty(t, resp.Warnings)
+	require.Equal(t, "contained", resp.Data["status"])
+	require.Empty(t, resp.Data["failed"])
+	for _, name := range []string{"app", "shop"} {
+		one := resp.Data["roles"].(map[string]any)[name].(map[string]any)
+		require.Equal(t, "contained", one["status"])
+		require.Equal(t, "succeeded", one["outcome"])
+		require.Equal(t, resp.Data["incident_id"], one["incident_id"])
+		for key := range emergencyFields() {
+			require.Contains(t, one, key)
+		}
+	}
+	require.Equal(t, []string{resp.Data["incident_id"].(string)}, m.must(listed, "incidents/", nil).Data["keys"])
+	require.Len(t, m.must(read, "incidents/"+resp.Data["incident_id"].(string), nil).Data["roles"], 2)
+
+	m.memory.World.SetRefuse(true)
+	resp = m.must(update, "emergency", map[string]any{"reason": "leak", "roles": "sh*", "confirm": 1})
+	require.Equal(t, "open", resp.Data["status"])
+	require.Contains(t, resp.Data["failed"].(map[string]any)["shop"], "the check query failed")
+	require.Len(t, resp.Warnings, 1)
+	require.Contains(t, resp.Warnings[0], "1 of 1 roles")
+}
+
 // A rotation that ends badly while the request waits is a 400 with its id.
 func TestRotationThatFailsIsRefused(t *testing.T) {
 	m := newMount(t)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
@@ -111,7 +112,12 @@ func renderIncidentSteps(i *store.Incident) []any {
 func keptAlive(i *store.Incident) []string {
 	var out []string
 	for _, name := range slices.Sorted(maps.Keys(i.Roles)) {
-		if r := i.Roles[name]; !r.Contained && r.Detail != "" {
+		switch r, mark := i.Roles[name], i.Marks[name]; {
+		case mark.Gone:
+			out = append(out, backend.GoneStep(name))
+		case mark.Outstanding() && len(r.Compromised) == 0:
+			out = append(out, backend.NotReached(name))
+		case !r.Contained && r.Detail != "":
 			out = append(out, fmt.Sprintf("%s: %s", name, r.Detail))
 		}
 	}

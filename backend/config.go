@@ -16,7 +16,7 @@ func ConfigOptions() option.Set {
 	d := store.DefaultConfig()
 	return option.Set{
 		{Name: "paused", Type: option.Bool, Default: false, Help: "Stops everything that acts: rotations, retirements and emergencies. Reading credentials goes on. Set it on a clone or a restored copy of Vault before it can touch the originals' targets."},
-		{Name: "max_concurrent_rotations", Type: option.Int, Default: int64(d.MaxConcurrentRotations), Help: "How many roles are worked on at the same time, 1 to 256. Requests of people have a few places of their own."},
+		{Name: "max_concurrent_rotations", Type: option.Int, Default: int64(d.MaxConcurrentRotations), Help: "How many roles are worked on at the same time, 1 to 256. Requests about one role have a few places of their own."},
 		{Name: "overdue_after", Type: option.Duration, Default: d.OverdueAfter.Seconds(), Help: "From which lateness a role is overdue, and rotates outside its window."},
 		{Name: "history_limit", Type: option.Int, Default: int64(d.HistoryLimit), Help: "How many ended rotations are kept per role, 1 to 10000."},
 	}

@@ -69,13 +69,13 @@ var scenarios = []enginetest.Scenario{
 	{Name: "bulk emergency", AtLeast: 70, Run: func(p *enginetest.Play) {
 		p.Create(nil)
 		p.Add(nil, "billing", "shop")
-		p.Rotate()
 		p.BulkEmergency(false)
 		p.Wait(time.Minute)
 	}},
 	{Name: "bulk emergency, kill first", AtLeast: 50, Run: func(p *enginetest.Play) {
 		p.Create(option.Values{"standing": true})
 		p.Add(nil, "billing")
+		p.Rotate()
 		p.BulkEmergency(true)
 		p.Wait(time.Minute)
 	}},

@@ -34,11 +34,16 @@ func (e *Engine) Emergency(ctx context.Context, name string, r EmergencyRequest)
 	if !s.leaks() {
 		return nil, fault.New(fault.Conflict, "role %s has no version that could have leaked", name)
 	}
-	incident, err := e.openIncident(ctx, r, []string{name})
+	incident, err := e.openIncident(ctx, r, name)
 	if err != nil {
 		return nil, err
 	}
-	return e.emergencyResult(ctx, name, incident, e.clock.Now().Add(r.Wait))
+	// Who asks is given the rotation's id at once. What goes wrong, a worker tries again.
+	if err := e.declare(ctx, s, incident); err != nil {
+		e.logger.Warn("could not declare an emergency at once", "role", name, "incident_id", incident.ID, "error", err)
+	}
+	e.rouse(forOne, name)
+	return e.emergencyResult(ctx, name, incident.ID, e.clock.Now().Add(r.Wait))
 }
 
 // check refuses what is wrong, and fills in the default.

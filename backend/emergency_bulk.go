@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/ryanuber/go-glob"
 
@@ -34,20 +35,21 @@ func (e *Engine) BulkEmergency(ctx context.Context, r BulkEmergencyRequest) (*Bu
 	for _, s := range hit {
 		names = append(names, s.name)
 	}
-	incident, err := e.openIncident(ctx, r.EmergencyRequest, names)
+	incident, err := e.openIncident(ctx, r.EmergencyRequest, names...)
 	if err != nil {
 		return nil, err
 	}
-	return e.bulkResult(ctx, names, incident, r), nil
+	e.rouse(forMany, names...)
+	return e.bulkResult(ctx, names, incident.ID, r.Wait), nil
 }
 
 // bulkResult waits for one role after another, all within one wait; when it is over,
 // the rest is told as it stands.
-func (e *Engine) bulkResult(ctx context.Context, names []string, incident string, r BulkEmergencyRequest) *BulkEmergencyResult {
+func (e *Engine) bulkResult(ctx context.Context, names []string, incident string, wait time.Duration) *BulkEmergencyResult {
 	out := &BulkEmergencyResult{
 		IncidentID: incident, Status: store.IncidentContained, Roles: make(map[string]*EmergencyResult, len(names)), Failed: map[string]string{},
 	}
-	deadline := e.clock.Now().Add(r.Wait)
+	deadline := e.clock.Now().Add(wait)
 	for _, name := range names {
 		one, err := e.emergencyResult(ctx, name, incident, deadline)
 		if err != nil { // of the reading: the emergency itself goes on

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -120,6 +121,7 @@ func TestBulkEmergencyIsOneIncident(t *testing.T) {
 type slow struct {
 	*enginetest.Faulty
 	refused *enginetest.Shared[string]
+	gate    *enginetest.Shared[chan struct{}] // where roles other than app wait
 	mu      *sync.Mutex
 	now     *int
 	most    *int
@@ -131,34 +133,45 @@ func (s slow) Verify(ctx context.Context, t *rotator.Target) error {
 	*s.most = max(*s.most, *s.now)
 	s.mu.Unlock()
 	defer func() { s.mu.Lock(); *s.now--; s.mu.Unlock() }()
+	if gate := s.gate.Get(); gate != nil && t.Role.Name != app {
+		select {
+		case <-gate:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	if t.Role.Name == s.refused.Get() {
 		return fault.New(fault.Target, "this target refuses")
 	}
 	return s.Faulty.Verify(ctx, t)
 }
 
-func slowKind() (change func(*enginetest.Stage), refused *enginetest.Shared[string], most func() int) {
-	s := slow{refused: &enginetest.Shared[string]{}, mu: &sync.Mutex{}, now: new(int), most: new(int)}
-	return func(stage *enginetest.Stage) {
-			inner := stage.Rotator
-			stage.Rotator = func(f *enginetest.Faults) rotator.Rotator {
-				one := s
-				one.Faulty, _ = inner(f).(*enginetest.Faulty)
-				return one
-			}
-		}, s.refused, func() int {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			return *s.most
-		}
+func newSlow() slow {
+	return slow{refused: &enginetest.Shared[string]{}, gate: &enginetest.Shared[chan struct{}]{}, mu: &sync.Mutex{}, now: new(int), most: new(int)}
+}
+
+// onStage lays it over a stage's kind.
+func (s slow) onStage(stage *enginetest.Stage) {
+	inner := stage.Rotator
+	stage.Rotator = func(f *enginetest.Faults) rotator.Rotator {
+		s.Faulty, _ = inner(f).(*enginetest.Faulty)
+		return s
+	}
+}
+
+// atATime is the most roles that were worked on at a time.
+func (s slow) atATime() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return *s.most
 }
 
 func TestBulkEmergencyTellsPartialFailure(t *testing.T) {
 	t.Parallel()
-	change, refused, _ := slowKind()
-	r := created(t, nil, change)
+	kind := newSlow()
+	r := created(t, nil, kind.onStage)
 	r.Add(nil, "billing", "shop")
-	refused.Set("billing")
+	kind.refused.Set("billing")
 	out, err := r.bulk(everyRole(3))
 	require.NoError(t, err)
 	require.Equal(t, store.IncidentOpen, out.Status)
@@ -178,7 +191,7 @@ func TestBulkEmergencyTellsPartialFailure(t *testing.T) {
 	require.False(t, incident.Marks["billing"].Contained)
 	require.Contains(t, incident.Roles["billing"].Detail, "the leak lives on")
 
-	refused.Set("")
+	kind.refused.Set("")
 	require.Equal(t, 2, r.contained(5 * time.Minute).Roles["shop"].ReplacedBy)
 }
 
@@ -301,6 +314,55 @@ func TestBulkEmergencyWaitsForAPause(t *testing.T) {
 	r.Leak(false)
 }
 
+// What a person asks of one role does not wait behind an emergency over many.
+func TestOneRoleDoesNotWaitBehindMany(t *testing.T) {
+	t.Parallel()
+	kind := newSlow()
+	r := created(t, nil, kind.onStage)
+	for i := range 20 {
+		r.Add(nil, fmt.Sprintf("billing-%d", i))
+	}
+	require.NoError(t, r.Act(func(ctx context.Context, e *backend.Engine) error {
+		_, err := e.WriteConfig(ctx, backend.Write{Given: option.Values{"max_concurrent_rotations": int64(2)}})
+		return err
+	}))
+	gate := make(chan struct{})
+	kind.gate.Set(gate)
+	request := everyRole(20)
+	request.Scope, request.Wait = backend.EmergencyScope{Roles: "billing-*"}, 0
+	r.Leak(true)
+	ctx := context.Background() // the clock stands still: nobody's wait ends
+	many, err := r.Engine().BulkEmergency(ctx, request)
+	require.NoError(t, err)
+	require.Equal(t, store.IncidentOpen, many.Status)
+	one, err := r.Engine().Emergency(ctx, app, backend.EmergencyRequest{Reason: "another leak", Wait: backend.Wait})
+	require.NoError(t, err)
+	require.Equal(t, store.IncidentContained, one.Status)
+	close(gate)
+	r.waitUntil("all contained", time.Minute, func() bool {
+		return !slices.ContainsFunc(r.Incidents(), func(i *store.Incident) bool { return i.Status != store.IncidentContained })
+	})
+	r.Leak(false)
+}
+
+// A role that is deleted by force takes nobody with it to the target: the record says so.
+func TestIncidentOfARoleDeletedByForce(t *testing.T) {
+	t.Parallel()
+	kind := newSlow()
+	r := created(t, nil, kind.onStage)
+	r.Add(nil, "billing")
+	kind.refused.Set("billing")
+	_, err := r.bulk(everyRole(2))
+	require.NoError(t, err)
+	require.NoError(t, r.Act(func(ctx context.Context, e *backend.Engine) error {
+		_, err := e.DeleteRole(ctx, "billing", true)
+		return err
+	}))
+	r.Wait(time.Minute)
+	require.Equal(t, store.IncidentMark{Declared: true, Gone: true}, r.Incidents()[0].Marks["billing"])
+	require.Equal(t, store.IncidentOpen, r.Incidents()[0].Status)
+}
+
 const hundreds = 300
 
 // Hundreds of roles: a bounded number at a time, reads go on, and the record stays
@@ -308,23 +370,20 @@ const hundreds = 300
 func TestBulkEmergencyOverHundredsOfRoles(t *testing.T) {
 	t.Parallel()
 	puts := &headerPuts{}
-	change, _, most := slowKind()
-	r := newRig(t, change, func(s *enginetest.Stage) {
+	kind := newSlow()
+	r := newRig(t, kind.onStage, func(s *enginetest.Stage) {
 		s.Storage = func(inner store.Storage) store.Storage { return headerCounter{inner, puts} }
 	})
 	r.Create(nil)
 	r.addHundreds()
 	creds := r.creds()
-	before := most()
-	require.LessOrEqual(t, before, 24)
-
 	request := everyRole(hundreds + 1)
 	out, err := r.bulk(request)
 	require.NoError(t, err)
 	require.Equal(t, store.IncidentContained, out.Status)
 	require.Empty(t, out.Failed)
 	require.Len(t, out.Roles, hundreds+1)
-	require.LessOrEqual(t, most(), 24)
+	require.LessOrEqual(t, kind.atATime(), 24)
 	require.NotEqual(t, creds.Data["version"], r.creds().Data["version"])
 	incident := r.contained(time.Minute)
 	for name, facts := range incident.Roles {
@@ -333,7 +392,7 @@ func TestBulkEmergencyOverHundredsOfRoles(t *testing.T) {
 	number, largest := puts.get()
 	require.LessOrEqual(t, number, 2*(hundreds+1)+1, "at most twice a role: it was declared, it is contained")
 	require.Less(t, largest, 32<<10)
-	t.Logf("%d roles: the header was written %d times, and has %d bytes; at most %d roles at a time", hundreds+1, number, largest, most())
+	t.Logf("%d roles: the header was written %d times, and has %d bytes; at most %d roles at a time", hundreds+1, number, largest, kind.atATime())
 }
 
 func (r *rig) addHundreds() {

@@ -10,16 +10,16 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
 
-// openIncident stores what an emergency is about to do before anything of it is done,
-// and lets workers begin. From here on it goes on by itself, in this process or the
-// next.
-func (e *Engine) openIncident(ctx context.Context, r EmergencyRequest, roles []string) (id string, err error) {
+// openIncident stores what an emergency is about to do before anything of it is done.
+// From here on it goes on by itself, in this process or the next.
+func (e *Engine) openIncident(ctx context.Context, r EmergencyRequest, roles ...string) (*store.IncidentHeader, error) {
 	by, err := e.actor(ctx, r.Actor)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	if id, err = newID(); err != nil {
-		return "", err
+	id, err := newID()
+	if err != nil {
+		return nil, err
 	}
 	now := e.clock.Now()
 	header := &store.IncidentHeader{
@@ -31,18 +31,18 @@ func (e *Engine) openIncident(ctx context.Context, r EmergencyRequest, roles []s
 	}
 	if err := e.store.PutIncidentHeader(ctx, header); err != nil {
 		e.forgetAll() // it may have gone through: a rebuild finds it
-		return "", err
+		return nil, err
 	}
 	e.undeclared.add(header)
-	p := forOne
-	if len(roles) > 1 {
-		p = forMany
-	}
+	return header, nil
+}
+
+// rouse lets workers go on with an emergency, whatever step they are at.
+func (e *Engine) rouse(p priority, roles ...string) {
 	for _, name := range roles {
 		e.workers.interrupt(name)
 	}
 	e.workers.add(p, roles...)
-	return header.ID, nil
 }
 
 // dirtyIncidents asks to carry changed facts over, in the Put that changes them.

@@ -380,6 +380,9 @@ func (e *Engine) DeleteRole(ctx context.Context, name string, force bool) (warni
 }
 
 func (e *Engine) forceDelete(ctx context.Context, name string) (warnings []string, err error) {
+	if err := e.leaveIncidents(ctx, name); err != nil {
+		return nil, err
+	}
 	unlock, err := e.locks.lock(ctx, name)
 	if err != nil {
 		return nil, err
@@ -400,6 +403,27 @@ func (e *Engine) forceDelete(ctx context.Context, name string) (warnings []strin
 	defer e.forget(name)
 	defer e.workers.interrupt(name)
 	return warnings, e.endRole(ctx, s)
+}
+
+// leaveIncidents lets open incidents say that a role goes and what leaked stays: nobody
+// but a person will end it.
+func (e *Engine) leaveIncidents(ctx context.Context, name string) error {
+	s, err := e.load(ctx, name)
+	if fault.Is(err, fault.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, link := range s.state.Incidents {
+		if s.contained(link.ID) {
+			continue
+		}
+		if err := e.markIncident(ctx, link.ID, name, store.IncidentMark{Declared: true, Gone: true}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // bury moves a deleted role into its tombstone, and ends the tombstone's work when

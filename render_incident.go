@@ -108,7 +108,8 @@ func renderIncidentSteps(i *store.Incident) []any {
 	return out
 }
 
-// keptAlive says, for each role that is not contained, what keeps the leak alive.
+// keptAlive says, for each role that is not contained, what keeps the leak alive, and
+// for each that is but was not replaced, that its readers fail.
 func keptAlive(i *store.Incident) []string {
 	var out []string
 	for _, name := range slices.Sorted(maps.Keys(i.Roles)) {
@@ -117,7 +118,7 @@ func keptAlive(i *store.Incident) []string {
 			out = append(out, backend.GoneStep(name))
 		case mark.Outstanding() && len(r.Compromised) == 0:
 			out = append(out, backend.NotReached(name))
-		case !r.Contained && r.Detail != "":
+		case (!r.Contained || r.ReplacedBy == 0) && r.Detail != "":
 			out = append(out, fmt.Sprintf("%s: %s", name, r.Detail))
 		}
 	}

@@ -24,26 +24,23 @@ type undeclared struct {
 	waited map[string]map[string]bool
 }
 
-// add takes an incident up, and returns the roles that it has to be declared for.
-func (u *undeclared) add(header *store.IncidentHeader) []string {
+// add takes an incident up.
+func (u *undeclared) add(header *store.IncidentHeader) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if _, known := u.left[header.ID]; known {
-		return nil
+		return
 	}
 	if u.by == nil {
 		u.by, u.left, u.waited = map[string][]*store.IncidentHeader{}, map[string]int{}, map[string]map[string]bool{}
 	}
-	var names []string
+	u.left[header.ID] = 0
 	for name, mark := range header.Marks {
 		if mark.Outstanding() {
-			names = append(names, name)
+			u.left[header.ID]++
 			u.by[name] = append(u.by[name], header)
 		}
 	}
-	u.left[header.ID] = len(names)
-	slices.Sort(names)
-	return names
 }
 
 // of is the oldest incident that a role does not know of, or nil.
@@ -95,8 +92,11 @@ func (u *undeclared) roles() []string {
 }
 
 // resumeIncidents takes up, after a start, what an earlier process did not get to
-// declare.
+// declare. A node that must not act leaves that to the one that does.
 func (e *Engine) resumeIncidents(ctx context.Context) error {
+	if !e.system.Writable() {
+		return nil
+	}
 	ids, err := e.store.Incidents(ctx)
 	if err != nil {
 		return err
@@ -110,9 +110,7 @@ func (e *Engine) resumeIncidents(ctx context.Context) error {
 			e.undeclared.add(header)
 		}
 	}
-	if e.system.Writable() && !e.config.Load().Paused {
-		e.workers.add(forMany, e.undeclared.roles()...)
-	}
+	e.workers.add(forMany, e.undeclared.roles()...)
 	return nil
 }
 

@@ -26,6 +26,8 @@ type DB struct {
 	conns *tracker
 	// side admits the connections beside the pool's.
 	side chan struct{}
+	// looked holds the last look of Alive; whoever looks takes it out meanwhile.
+	looked chan look
 
 	mu     sync.Mutex
 	pool   *pgxpool.Pool
@@ -38,7 +40,8 @@ func Open(c Config) (*DB, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
-	db := &DB{config: c, conns: newTracker(c.Dial), side: make(chan struct{}, c.beside())}
+	db := &DB{config: c, conns: newTracker(c.Dial), side: make(chan struct{}, c.beside()), looked: make(chan look, 1)}
+	db.looked <- look{}
 	db.ctx, db.end = context.WithCancel(context.Background())
 	return db, nil
 }

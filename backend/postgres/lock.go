@@ -146,21 +146,14 @@ func waitWithin(ctx context.Context, wait time.Duration) time.Duration {
 }
 
 // tryLock waits for the lock under a savepoint, so that the transaction outlives a
-// wait in vain.
+// wait in vain. All of it is one text, and one trip to the server.
 func tryLock(ctx context.Context, s *Session, wait time.Duration) (got bool, err error) {
-	for _, statement := range []string{"SAVEPOINT before_lock", "SET LOCAL lock_timeout = " + milliseconds(wait)} {
-		if err := s.Exec(ctx, statement); err != nil {
-			return false, err
-		}
-	}
-	err = s.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", lockKey)
-	switch {
-	case err == nil:
-		return true, s.Exec(ctx, "SET LOCAL lock_timeout TO DEFAULT")
-	case TimedOut(err): // statement_timeout may be the shorter one
+	err = s.Exec(ctx, fmt.Sprintf("SAVEPOINT before_lock; SET LOCAL lock_timeout = %s; SELECT pg_advisory_xact_lock(%d); SET LOCAL lock_timeout TO DEFAULT",
+		milliseconds(wait), lockKey))
+	if TimedOut(err) { // statement_timeout may be the shorter one
 		return false, s.Exec(ctx, "ROLLBACK TO SAVEPOINT before_lock")
 	}
-	return false, err
+	return err == nil, err
 }
 
 // holdersQuery names who holds the lock. A prepared transaction has no process; it

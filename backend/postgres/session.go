@@ -21,12 +21,14 @@ const MaxIdentifier = 63
 
 // Session runs statements. Its errors are faults without secrets.
 type Session struct {
-	q interface {
-		Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
-		Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-	}
+	q       querier
 	conn    *pgx.Conn
 	secrets []secret.String
+}
+
+type querier interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
 // Ident quotes an identifier, by the driver's own means.

@@ -20,7 +20,7 @@ func (*Rotator) Preflight(ctx context.Context, t *rotator.Target) ([]rotator.Lin
 	if err != nil {
 		return nil, err
 	}
-	if err := connection.DB.Ping(ctx); err != nil {
+	if err := connection.DB.Alive(ctx); err != nil {
 		return []rotator.Line{failed("target", err)}, nil
 	}
 	lines := []rotator.Line{passed("target", "PostgreSQL answers and accepts the connection's own user")}

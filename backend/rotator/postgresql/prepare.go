@@ -88,11 +88,20 @@ func (p *prepareRun) run(ctx context.Context, s *postgres.Session) error {
 	if u.exists && u.foreign != "" {
 		return u.refuse(name)
 	}
-	if !u.exists {
-		if err := in("create the user", s.Exec(ctx, "CREATE ROLE "+postgres.Ident(name))); err != nil {
-			return err
+	return s.Pipelined(ctx, func(s *postgres.Session) error {
+		if !u.exists {
+			s.Step("create the user")
+			if err := s.Exec(ctx, "CREATE ROLE "+postgres.Ident(name)); err != nil {
+				return err
+			}
 		}
-	}
+		return p.bring(ctx, s)
+	})
+}
+
+// bring notes what makes of any user the one that the role describes.
+func (p *prepareRun) bring(ctx context.Context, s *postgres.Session) error {
+	name := p.target.Version.Identifier
 	for _, step := range []struct {
 		what string
 		do   func(context.Context, *postgres.Session) error
@@ -102,6 +111,7 @@ func (p *prepareRun) run(ctx context.Context, s *postgres.Session) error {
 		{"make the user act as the group", p.setRole},
 		{"settings", p.setSettings},
 	} {
+		s.Step(step.what)
 		if err := in(step.what, step.do(ctx, s)); err != nil {
 			return err
 		}

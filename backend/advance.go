@@ -18,6 +18,7 @@ const maxActs = 200
 // work is one run of a role: it does what is due, one act after another, until
 // nothing is, and notes when to look again. One role's failure is its own.
 func (e *Engine) work(ctx context.Context, name string) {
+	ctx = withRun(ctx)
 	for range maxActs {
 		next, err := e.workOnce(ctx, name)
 		switch {
@@ -58,7 +59,7 @@ func (e *Engine) workOnce(ctx context.Context, name string) (next *time.Time, er
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	s, err := e.load(ctx, name)
+	s, err := e.resumeRun(ctx, name)
 	incident := e.undeclared.of(name)
 	if gone := fault.Is(err, fault.NotFound) && incident != nil; err != nil && !gone {
 		return nil, err

@@ -27,19 +27,19 @@ func (e *Engine) target(ctx context.Context, s *subject, version rotation.Versio
 		Others: s.others(version.Number), Fence: s.state.Revision,
 	}
 	if version.HasMaterial {
-		if t.Material, err = e.store.Material(ctx, s.name, version.Number); err != nil {
+		if t.Material, err = e.material(ctx, s.name, version.Number); err != nil {
 			return nil, err
 		}
 	}
 	// A current version that kill_first ended is no witness for anything.
 	if cur := s.state.CurrentVersion(); cur != nil && cur.Number != version.Number && cur.KilledTime.IsZero() {
-		material, err := e.store.Material(ctx, s.name, cur.Number)
+		material, err := e.material(ctx, s.name, cur.Number)
 		if err != nil {
 			return nil, err
 		}
 		t.Current = &rotator.Live{Version: *cur, Material: material}
 	}
-	conn, err := e.store.Connection(ctx, s.role.Connection)
+	conn, err := e.connectionOf(ctx, s)
 	if err != nil {
 		return nil, err
 	}

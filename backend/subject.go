@@ -78,7 +78,11 @@ func (e *Engine) update(ctx context.Context, name string, change func(*subject) 
 		}
 		return nil, err
 	}
-	return s, e.save(ctx, s, last)
+	if err := e.save(ctx, s, last); err != nil {
+		return s, err
+	}
+	e.keep(ctx, s)
+	return s, nil
 }
 
 // save commits a subject. The record of a rotation that ends with this Put is

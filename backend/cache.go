@@ -28,8 +28,9 @@ type snapshot struct {
 	versions map[int]*rendered // current and retiring
 	next     time.Time
 	inPlace  bool
+	// For kinds that put versions to use: the live ones, with material.
 	role     *rotator.Role
-	live     []rotator.Live // with material, for kinds that put it to use
+	live     []rotator.Live
 	warnings []string
 }
 

@@ -106,7 +106,8 @@ func (e *Engine) render(ctx context.Context, s *subject) (*snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	snap.role = roleView(s.role, conn)
+	view := roleView(s.role, conn)
+	_, used := kind.(rotator.LiveUser)
 	snap.inPlace = changesInPlace(kind, s.role)
 	for i := range s.state.Versions {
 		v := &s.state.Versions[i]
@@ -120,12 +121,14 @@ func (e *Engine) render(ctx context.Context, s *subject) (*snapshot, error) {
 		if err != nil {
 			return nil, err
 		}
-		r, err := e.renderVersion(s, kind, &rotator.Target{Role: snap.role, Version: *v, Material: material, Now: e.clock.Now()})
+		r, err := e.renderVersion(s, kind, &rotator.Target{Role: view, Version: *v, Material: material, Now: e.clock.Now()})
 		if err != nil {
 			return nil, err
 		}
 		snap.versions[v.Number] = r
-		snap.live = append(snap.live, rotator.Live{Version: *v, Material: material})
+		if used { // there may be very many roles: none keeps what nobody asks for
+			snap.role, snap.live = view, append(snap.live, rotator.Live{Version: *v, Material: material})
+		}
 		if v.Number == s.state.Current {
 			snap.current = r
 		}

@@ -79,8 +79,17 @@ func (e *Engine) nudge() {
 	}
 }
 
-// rebuild fills the index and the summaries from storage.
+// rebuild fills the index and the summaries from storage. Whoever asks meanwhile
+// waits for the one that runs: with many roles it takes a while.
 func (e *Engine) rebuild(ctx context.Context) error {
+	unlock, err := e.locks.lock(ctx, "index of roles")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if e.summaries.ready() {
+		return nil
+	}
 	// First: what leaks is more urgent than to know when the rest is due.
 	if err := e.resumeIncidents(ctx); err != nil {
 		return err

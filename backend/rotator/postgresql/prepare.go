@@ -116,6 +116,7 @@ func (p *prepareRun) bring(ctx context.Context, s *postgres.Session) error {
 			return err
 		}
 	}
+	s.Step("mark the user")
 	return writeMark(ctx, s, p.target, p.target.Mark, name)
 }
 

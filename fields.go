@@ -18,6 +18,8 @@ import (
 // and options of each type alone. The Vault fields are derived from it.
 type vocabulary struct {
 	noun string
+	// secrets says what becomes of the secrets among them.
+	secrets string
 	// selectors are options that root declares itself: type, connection.
 	selectors option.Set
 	common    option.Set
@@ -25,7 +27,7 @@ type vocabulary struct {
 }
 
 func roleVocabulary(engine *backend.Engine) vocabulary {
-	v := vocabulary{noun: "role", common: backend.RoleOptions(), kinds: map[string]option.Set{}}
+	v := vocabulary{noun: "role", secrets: "Never shown again, and not kept with the role.", common: backend.RoleOptions(), kinds: map[string]option.Set{}}
 	for _, k := range engine.Kinds() {
 		v.kinds[k.Name] = k.Options
 	}
@@ -37,7 +39,7 @@ func roleVocabulary(engine *backend.Engine) vocabulary {
 }
 
 func connectionVocabulary(engine *backend.Engine) vocabulary {
-	v := vocabulary{noun: "connection", common: backend.ConnectionOptions(), kinds: map[string]option.Set{}}
+	v := vocabulary{noun: "connection", secrets: "Never shown again; when left out, the stored value is kept.", common: backend.ConnectionOptions(), kinds: map[string]option.Set{}}
 	for _, k := range engine.ConnectionKinds() {
 		v.kinds[k.Type()] = k.Options()
 	}
@@ -62,13 +64,13 @@ func (v vocabulary) typeRequired() error {
 func (v vocabulary) fields() map[string]*framework.FieldSchema {
 	out := map[string]*framework.FieldSchema{}
 	for _, o := range slices.Concat(v.selectors, v.common) {
-		out[o.Name] = schemaOf(o, "")
+		out[o.Name] = v.schemaOf(o, "")
 	}
 	for _, kind := range slices.Sorted(maps.Keys(v.kinds)) {
 		for _, o := range v.kinds[kind] {
 			before, shared := out[o.Name]
 			if !shared {
-				out[o.Name] = schemaOf(o, kind)
+				out[o.Name] = v.schemaOf(o, kind)
 				continue
 			}
 			if before.Type != fieldType(o.Type) || before.DisplayAttrs.Group == "" {
@@ -83,13 +85,13 @@ func (v vocabulary) fields() map[string]*framework.FieldSchema {
 }
 
 // schemaOf derives one field. kind, when not empty, is the only type that has it.
-func schemaOf(o option.Option, kind string) *framework.FieldSchema {
+func (v vocabulary) schemaOf(o option.Option, kind string) *framework.FieldSchema {
 	help := o.Help
 	if kind != "" {
 		help = fmt.Sprintf("(type %s) %s", kind, help)
 	}
 	if o.Secret {
-		help += " Never shown again; when left out, the stored value is kept."
+		help += " " + v.secrets
 	}
 	if o.Address {
 		help += " Changing it requires the secrets again."

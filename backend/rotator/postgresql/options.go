@@ -16,7 +16,7 @@ var roleOptionSet = option.Set{
 	{Name: "member_of", Type: option.String, Help: "The group role that each user becomes a member of and acts as; it owns the objects and holds the grants. Required with new_user, but for creation_statements; standing users that exist may do without."},
 	{Name: "usernames", Type: option.List, Immutable: true, Help: "The two users of strategy alternate. One that is missing is made; one that exists is taken over with its password."},
 	{Name: "username", Type: option.String, Immutable: true, Help: "The one user of strategy in_place; with the others, an existing user to take over as version 1, together with its password."},
-	{Name: "password", Type: option.String, Secret: true, Help: "The present password of the user to take over, or of both users of strategy alternate that exist. It is checked by a login when the role is made, and never changed by that."},
+	{Name: "password", Type: option.String, Secret: true, Help: "The present password of the user to take over, or of both users of strategy alternate that exist. It is checked by a login when the role is made, which changes nothing, and kept with the version alone."},
 	{Name: "adopt_ownership", Type: option.Bool, Default: false, Help: "What an imported user owns is handed to member_of by the first rotation, and the user made a member, so that both can use it."},
 	{Name: "drop_imported", Type: option.Bool, Default: false, Help: "An imported user is dropped when its version has ended. Default: it stays and may not log in."},
 	{Name: "username_prefix", Type: option.String, Help: "Beginning of the user names, <prefix>_v<version>_<random>. Default: derived from the role's name."},
@@ -25,8 +25,8 @@ var roleOptionSet = option.Set{
 	{Name: "connection_limit", Type: option.Int, Default: int64(noConnectionLimit), Help: "CONNECTION LIMIT of each user; -1 for none. During the grace period two users live, each with this limit."},
 	{Name: "settings", Type: option.Map, Help: "Settings of the users' sessions, as in ALTER ROLE ... SET; only those that every user may set. Names with a dot need allow_custom_statements on the connection."},
 	{Name: "creation_statements", Type: option.Lines, Help: "SQL statements that make each user, in place of what member_of, settings and connection_limit do; they know {{name}}, {{password}} (a SCRAM verifier) and {{expiration}}. Needs allow_custom_statements on the connection."},
-	{Name: "rotation_statements", Type: option.Lines, Help: "SQL statements that give a user made by creation_statements its login again when it is brought back by a rollback; same placeholders. Default: ALTER ROLE ... LOGIN PASSWORD."},
-	{Name: "revocation_statements", Type: option.Lines, Help: "SQL statements that run before a user is dropped, in the connection's database; they know {{name}} and {{expiration}}. Needs allow_custom_statements on the connection."},
+	{Name: "rotation_statements", Type: option.Lines, Help: "SQL statements that give a user its login: a standing one with each version, one made by creation_statements when a rollback brings it back; same placeholders. Default: ALTER ROLE ... LOGIN PASSWORD."},
+	{Name: "revocation_statements", Type: option.Lines, Help: "SQL statements that run before a user is dropped, or when a version of two standing users has ended, in the connection's database; they know {{name}} and {{expiration}}. Needs allow_custom_statements on the connection."},
 	{Name: "verification_statements", Type: option.Lines, Help: "SQL statements that a new user must be able to run before it is handed out; what they change is rolled back. Needs allow_custom_statements on the connection."},
 }
 

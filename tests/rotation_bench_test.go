@@ -26,6 +26,9 @@ const (
 // connection, its group and its times.
 var strategies = map[string]func(role string) map[string]any{
 	"new_user": func(string) map[string]any { return map[string]any{"strategy": "new_user"} },
+	"alternate": func(role string) map[string]any {
+		return map[string]any{"strategy": "alternate", "usernames": []string{role + "_blue", role + "_green"}}
+	},
 }
 
 // BenchmarkRotations compares whole rotations (look, make, verify, switch, record)
@@ -141,7 +144,7 @@ type lane struct {
 	telling time.Duration // enough to write every role once more
 }
 
-func benchRoleName(i int) string { return fmt.Sprintf("app-%d", i) }
+func (l *lane) roleName(i int) string { return fmt.Sprintf("%s-%d", l.path, i) } // two mounts must not keep roles of one name for one group
 
 func (l *lane) prepare(b *testing.B) {
 	require.NoError(b, l.vault.Mount(b.Context(), l.path))
@@ -168,7 +171,7 @@ func (l *lane) each(b *testing.B, fields func(role string) map[string]any) {
 		})
 	}
 	for i := range benchDue {
-		next <- benchRoleName(i)
+		next <- l.roleName(i)
 	}
 	close(next)
 	writers.Wait()

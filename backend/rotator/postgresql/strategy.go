@@ -98,10 +98,10 @@ func (o *roleOptions) checkStrategy(role string, c *connectionOptions) error {
 }
 
 func (o *roleOptions) checkStandingName(field, name string, c *connectionOptions) error {
-	switch {
-	case name == c.Username:
+	if name != "" && name == c.Username {
 		return fault.Field(field, "must not be the connection's own user: write connections/<name>/rotate-root for that one")
-	case name == o.MemberOf:
+	}
+	if name != "" && name == o.MemberOf {
 		return fault.Field(field, "must not be the group itself")
 	}
 	return o.checkExistingName(field, name)

@@ -94,7 +94,7 @@ func (v vocabulary) schemaOf(o option.Option, kind string) *framework.FieldSchem
 		help += " " + v.secrets
 	}
 	if o.Address {
-		help += " Changing it requires the secrets again."
+		help += " " + followed(o.Type) + " it requires the secrets again."
 	}
 	if o.Immutable {
 		help += " Cannot be changed later."
@@ -105,6 +105,14 @@ func (v vocabulary) schemaOf(o option.Option, kind string) *framework.FieldSchem
 		Description:  help,
 		DisplayAttrs: &framework.DisplayAttributes{Name: o.Name, Group: kind, Sensitive: o.Secret},
 	}
+}
+
+// followed is what a secret would follow: an entry taken out of a list leads nowhere.
+func followed(t option.Type) string {
+	if t == option.List {
+		return "Adding to"
+	}
+	return "Changing"
 }
 
 func fieldType(t option.Type) framework.FieldType {

@@ -15,6 +15,7 @@ import (
 // twoKinds is a vocabulary in which every option type, and a shared option, occurs.
 func twoKinds() vocabulary {
 	return vocabulary{
+		secrets:   "Never shown again.",
 		noun:      "role",
 		selectors: option.Set{{Name: "type", Type: option.String, Help: "Kind."}},
 		common:    option.Set{{Name: "period", Type: option.Duration, Default: int64(60), Help: "Common."}},

@@ -76,6 +76,7 @@ func (e *Engine) workOnce(ctx context.Context, name string) (next *time.Time, er
 	}
 	d := decide(v)
 	if d.act == actNothing {
+		e.summaries.set(s) // should the index have failed to read it
 		return &d.at, nil
 	}
 	e.logger.Debug("acting", "role", name, "act", string(d.act), "version", d.version)
@@ -111,7 +112,7 @@ func (e *Engine) view(s *subject) (view, error) {
 func (e *Engine) perform(ctx context.Context, s *subject, d decision) error {
 	switch d.act {
 	case actDeclare:
-		return e.declare(ctx, s, e.undeclared.of(s.name))
+		return e.declare(ctx, s, d.incident)
 	case actBury:
 		return e.bury(ctx, s)
 	case actPolicy:

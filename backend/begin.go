@@ -118,7 +118,7 @@ func (e *Engine) mint(ctx context.Context, s *subject, rotationID string) (*rota
 // stillAllowed refuses new versions where the connection was taken from the role
 // since it was written. Ending versions goes on.
 func (e *Engine) stillAllowed(ctx context.Context, s *subject) error {
-	conn, err := e.connectionOf(ctx, s)
+	conn, err := e.store.Connection(ctx, s.role.Connection)
 	if err != nil || conn == nil || allowsRole(conn, s.name) {
 		return err
 	}

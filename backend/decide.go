@@ -36,6 +36,8 @@ type decision struct {
 	act     act
 	version int
 	at      time.Time
+	// incident is the one to be declared: what memory says may change meanwhile.
+	incident *store.IncidentHeader
 }
 
 // view is all that decide looks at.
@@ -113,7 +115,7 @@ func (v view) first(pick func(*rotation.Version) decision) decision {
 
 func ruleDeclare(v view) decision {
 	if v.undeclared != nil {
-		return v.due(actDeclare)
+		return decision{act: actDeclare, at: v.now, incident: v.undeclared}
 	}
 	return decision{}
 }

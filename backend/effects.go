@@ -39,7 +39,7 @@ func (e *Engine) target(ctx context.Context, s *subject, version rotation.Versio
 		}
 		t.Current = &rotator.Live{Version: *cur, Material: material}
 	}
-	conn, err := e.connectionOf(ctx, s)
+	conn, err := e.store.Connection(ctx, s.role.Connection)
 	if err != nil {
 		return nil, err
 	}

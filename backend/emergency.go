@@ -51,6 +51,9 @@ func (r *EmergencyRequest) check() error {
 	if strings.TrimSpace(r.Reason) == "" {
 		return fault.Field("reason", "is required: say in a sentence what leaked and how it was noticed")
 	}
+	if len(r.Reason) > maxMessage { // it is stored with every role
+		return fault.Field("reason", "must be at most %d bytes: say the rest in the incident", maxMessage)
+	}
 	if r.Severity == "" {
 		r.Severity = "high"
 	}

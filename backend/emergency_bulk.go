@@ -95,13 +95,15 @@ func (e *Engine) leaking(ctx context.Context, scope EmergencyScope) ([]*subject,
 	if err != nil {
 		return nil, err
 	}
-	if !e.summaries.ready() {
-		if err := e.rebuild(ctx); err != nil {
-			return nil, err
-		}
+	names, err := e.candidates(ctx, scope)
+	if err != nil {
+		return nil, err
 	}
 	var hit []*subject
-	for _, name := range e.summaries.named(func(name, connection string) bool { return scope.includes(name, connection) }) {
+	for _, name := range names {
+		if len(hit) > store.MaxIncidentRoles {
+			break
+		}
 		s, err := e.load(ctx, name)
 		if fault.Is(err, fault.NotFound) {
 			continue
@@ -117,9 +119,31 @@ func (e *Engine) leaking(ctx context.Context, scope EmergencyScope) ([]*subject,
 	case len(hit) == 0:
 		return nil, fault.Field(field, "names no role with a version that could have leaked")
 	case len(hit) > store.MaxIncidentRoles:
-		return nil, fault.Field(field, "names %d roles, and one emergency takes at most %d: go by parts, with a glob in roles", len(hit), store.MaxIncidentRoles)
+		return nil, fault.Field(field, "names more than %d roles, the most that one emergency takes: go by parts, with a glob in roles", store.MaxIncidentRoles)
 	}
 	return hit, nil
+}
+
+// candidates are the names that may be of a scope, from storage and not from the
+// index: a role that the index could not read may leak like any other.
+func (e *Engine) candidates(ctx context.Context, scope EmergencyScope) ([]string, error) {
+	names, err := e.store.Roles(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ended, err := e.store.Tombstones(ctx)
+	if err != nil {
+		return nil, err
+	}
+	names = append(names, ended...)
+	slices.Sort(names)
+	return slices.DeleteFunc(slices.Compact(names), func(name string) bool {
+		connection, known := e.summaries.connection(name)
+		if scope.Connection != "" && !known {
+			return false
+		}
+		return !scope.includes(name, connection)
+	}), nil
 }
 
 // checkScope returns the field that chooses the roles.

@@ -419,6 +419,51 @@ func (r *rig) readOn(ctx context.Context) error {
 	}
 }
 
+// A role that the index failed to read leaks like any other.
+func TestBulkEmergencyTakesWhatTheIndexCouldNotRead(t *testing.T) {
+	t.Parallel()
+	var unreadable enginetest.Shared[bool]
+	r := created(t, option.Values{"rotation_period": int64(30 * 24 * 3600)}, func(s *enginetest.Stage) {
+		s.Storage = func(inner store.Storage) store.Storage { return &unread{inner, &unreadable} }
+	})
+	r.Add(nil, "billing-1", "billing-2")
+	unreadable.Set(true)
+	r.Restart()
+	page, err := r.Engine().Status(t.Context(), backend.StatusQuery{Limit: 10})
+	require.NoError(t, err)
+	require.Len(t, page.Roles, 2, "the index went without it")
+	unreadable.Set(false)
+	require.Len(t, r.dryRun(backend.EmergencyScope{Connection: enginetest.ConnectionName}), 3)
+	require.Len(t, r.dryRun(backend.EmergencyScope{Roles: "billing-*"}), 2)
+	r.Wait(3 * time.Minute)
+	page, err = r.Engine().Status(t.Context(), backend.StatusQuery{Limit: 10})
+	require.NoError(t, err)
+	require.Len(t, page.Roles, 3, "the next look at it found it")
+}
+
+type unread struct {
+	store.Storage
+	on *enginetest.Shared[bool]
+}
+
+func (u *unread) Get(ctx context.Context, key string) ([]byte, error) {
+	if key == "state/billing-1" && u.on.Get() {
+		return nil, enginetest.ErrInjected
+	}
+	return u.Storage.Get(ctx, key)
+}
+
+func TestEmergencyBoundsItsReason(t *testing.T) {
+	t.Parallel()
+	r := created(t, nil)
+	long := backend.EmergencyRequest{Reason: strings.Repeat("x", 1001), Wait: backend.Wait}
+	_, err := r.Engine().Emergency(t.Context(), app, long)
+	requireKind(t, fault.Invalid, err, "1000 bytes")
+	_, err = r.Engine().BulkEmergency(t.Context(), backend.BulkEmergencyRequest{EmergencyRequest: long, Scope: backend.EmergencyScope{Roles: "*"}, Confirm: 1})
+	requireKind(t, fault.Invalid, err, "1000 bytes")
+	require.Empty(t, r.Incidents())
+}
+
 type headerPuts struct {
 	mu              sync.Mutex
 	number, largest int

@@ -82,7 +82,11 @@ func (e *Engine) putMarks(ctx context.Context, id string, batch map[string]store
 		return nil
 	}
 	before := maps.Clone(header.Marks)
-	maps.Copy(header.Marks, batch)
+	for role, mark := range batch {
+		was := header.Marks[role] // what was true once stays true, whoever writes last
+		mark.Declared, mark.Contained, mark.Gone = mark.Declared || was.Declared, mark.Contained || was.Contained, mark.Gone || was.Gone
+		header.Marks[role] = mark
+	}
 	if maps.Equal(before, header.Marks) {
 		return nil
 	}

@@ -2,9 +2,9 @@ package backend
 
 import (
 	"context"
+	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
-	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
 
 // run is what one run of a role carries from act to act, so that storage, which is
@@ -15,8 +15,7 @@ type run struct {
 	// of then: a change by anybody else since makes it void.
 	after *subject
 	since epoch
-	// conn is the connection's document, for one act.
-	conn *store.Connection
+	kept  time.Duration // by monotonic time
 	// materials are those of versions that the journal names: they never change.
 	materials map[int]secret.Map
 }
@@ -37,17 +36,21 @@ func runOf(ctx context.Context) *run {
 func (e *Engine) resumeRun(ctx context.Context, name string) (*subject, error) {
 	r := runOf(ctx)
 	after := r.after
-	r.after, r.conn = nil, nil
-	if after != nil && e.cache.begin(name) == r.since {
+	r.after = nil
+	if after != nil && e.cache.begin(name) == r.since && e.clock.Mono()-r.kept < keptFor {
 		return after, nil
 	}
 	return e.load(ctx, name)
 }
 
+// keptFor bounds how long a run goes on without asking storage: a process that was
+// frozen may have been deposed meanwhile, and storage tells.
+const keptFor = time.Second
+
 // keep notes what an update has just stored; the caller holds the role's mutex.
 func (e *Engine) keep(ctx context.Context, s *subject) {
 	if r := runOf(ctx); r != nil {
-		r.after, r.since = s, e.cache.begin(s.name)
+		r.after, r.since, r.kept = s, e.cache.begin(s.name), e.clock.Mono()
 	}
 }
 
@@ -62,17 +65,4 @@ func (e *Engine) material(ctx context.Context, name string, version int) (secret
 		r.materials[version] = m
 	}
 	return m, err
-}
-
-// connectionOf reads the connection of a role, nil for none.
-func (e *Engine) connectionOf(ctx context.Context, s *subject) (*store.Connection, error) {
-	r := runOf(ctx)
-	if r != nil && r.conn != nil && r.conn.Name == s.role.Connection {
-		return r.conn, nil
-	}
-	conn, err := e.store.Connection(ctx, s.role.Connection)
-	if r != nil && err == nil {
-		r.conn = conn
-	}
-	return conn, err
 }

@@ -112,23 +112,15 @@ func (m *summaries) beingEnded() []string {
 	return slices.Sorted(maps.Keys(m.ending))
 }
 
-// named lists the roles that are wanted, deleted ones of which something is left
-// included, by name.
-func (m *summaries) named(wanted func(name, connection string) bool) (names []string) {
+// connection is that of a role, as far as it is known.
+func (m *summaries) connection(name string) (connection string, known bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for name, s := range m.by {
-		if wanted(name, s.connection) {
-			names = append(names, name)
-		}
+	if s, ok := m.by[name]; ok {
+		return s.connection, true
 	}
-	for name, connection := range m.ending {
-		if wanted(name, connection) {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
+	connection, known = m.ending[name]
+	return connection, known
 }
 
 func (m *summaries) all() []summary {

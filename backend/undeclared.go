@@ -103,8 +103,12 @@ func (e *Engine) resumeIncidents(ctx context.Context) error {
 	}
 	for _, id := range ids {
 		header, err := e.store.IncidentHeader(ctx, id)
-		if err != nil {
+		if isStorage(err) {
 			return err
+		}
+		if err != nil { // one record's trouble is its own
+			e.logger.Error("could not read the record of an incident: what it declares is not taken up", "incident_id", id, "error", err)
+			continue
 		}
 		if header != nil && header.Status == store.IncidentOpen {
 			e.undeclared.add(header)

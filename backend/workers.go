@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
@@ -33,6 +34,7 @@ type workers struct {
 	queues  [priorities][]string
 	queued  map[string]priority
 	running map[string]*job
+	turns   int
 	idle    chan struct{} // closed and replaced whenever nothing is left to do
 }
 
@@ -104,11 +106,21 @@ func (w *workers) take() (string, bool) {
 	if name, ok := w.pop(&w.queues[forOne], w.limit()+oneSlots); ok {
 		return name, true
 	}
-	if name, ok := w.pop(&w.queues[forMany], w.limit()); ok {
-		return name, true
+	order := []priority{forMany, whenDue}
+	if w.turns++; w.turns%dueTurn == 0 {
+		slices.Reverse(order)
 	}
-	return w.pop(&w.queues[whenDue], w.limit())
+	for _, p := range order {
+		if name, ok := w.pop(&w.queues[p], w.limit()); ok {
+			return name, true
+		}
+	}
+	return "", false
 }
+
+// dueTurn is how often what is due goes before an emergency over many roles: that may
+// wait for a dead target, and must not keep all others from being ended and renewed.
+const dueTurn = 4
 
 func (w *workers) pop(queue *[]string, room int) (string, bool) {
 	for len(*queue) > 0 && w.active < room {

@@ -157,6 +157,7 @@ func (p *prepareRun) setRole(ctx context.Context, s *postgres.Session) error {
 func (p *prepareRun) setSettings(ctx context.Context, s *postgres.Session) error {
 	for _, name := range slices.Sorted(maps.Keys(p.options.Settings)) {
 		values := settingValues(name, p.options.Settings[name])
+		s.Step("settings: " + name)
 		if err := in(name, setSetting(ctx, s, p.target.Version.Identifier, name, values)); err != nil {
 			return err
 		}

@@ -107,17 +107,44 @@ func (r *retirement) endOnce(ctx context.Context, rep *replica, seen map[int32]b
 	return lags, left, err
 }
 
-// endLeakedOnReplicas ends, once, all sessions of a user whose leaked password was
-// replaced in place. A standby that does not answer now shows in the proof.
-func (r *retirement) endLeakedOnReplicas(ctx context.Context) (ended int) {
-	for _, n := range onReplicas(ctx, r.connection, disableWait, func(ctx context.Context, rep *replica) int {
-		seen := map[int32]bool{}
-		_ = rep.db.Read(ctx, func(ctx context.Context, s *postgres.Session) error { return signalSessions(ctx, s, r.name(), seen) })
-		return len(seen)
-	}) {
-		ended += n
+// endLeakedOnReplicas ends all sessions of a user whose leaked password was replaced
+// in place, once a standby has replayed that: nobody can begin one with it then.
+func (r *retirement) endLeakedOnReplicas(ctx context.Context, p *rotator.Progress) {
+	var open []string
+	for _, e := range onReplicas(ctx, r.connection, replicaWait, r.endLeakedOn) {
+		p.SessionsEnded += e.sessions
+		if e.open != "" {
+			open = append(open, e.open)
+		}
 	}
-	return ended
+	if len(open) > 0 {
+		p.NotYet, p.AskAgain = "the leaked password was replaced, but: "+strings.Join(open, "; "), askAgainBusy
+	}
+}
+
+func (r *retirement) endLeakedOn(ctx context.Context, rep *replica) (e endedOn) {
+	for {
+		seen, lags := map[int32]bool{}, false
+		err := rep.db.Read(ctx, func(ctx context.Context, s *postgres.Session) error {
+			u, err := readUser(ctx, s, r.target.MarkKey, r.name())
+			if lags = u.exists && u.mark.RotationID == r.target.Version.RotationID; err != nil || lags {
+				return err
+			}
+			return signalSessions(ctx, s, r.name(), seen)
+		})
+		switch {
+		case err != nil && postgres.Code(err) == postgres.CodeNoPrivilege:
+			return endedOn{open: rep.mayNotSignal()}
+		case err != nil && e.open == "":
+			return endedOn{open: rep.failed("end the user's sessions", err).Error()}
+		case err == nil && !lags:
+			return endedOn{sessions: len(seen)}
+		}
+		e.open = fmt.Sprintf("the standby %s has not replayed it yet", rep.name)
+		if !pause(ctx) {
+			return e
+		}
+	}
 }
 
 // deathOn is what one replica adds to a proof.

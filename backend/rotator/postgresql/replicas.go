@@ -209,7 +209,7 @@ func (c *Connection) replicaWarnings(ctx context.Context) []rotator.Line {
 // rotation, unless there is nothing else that readers could be given.
 func (c *Connection) awaitReplicas(ctx context.Context, t *rotator.Target, user string, password secret.String) error {
 	refusals := errors.Join(onReplicas(ctx, c, replicaWait, func(ctx context.Context, r *replica) error { return r.accepts(ctx, user, password) })...)
-	if refusals == nil || t.Current == nil {
+	if refusals == nil || t.Current == nil || t.Current.Version.Compromised { // what ends a leak waits for no standby
 		return nil
 	}
 	return &fault.Error{Kind: fault.Unreachable, Message: strings.ReplaceAll(refusals.Error(), "\n", "; "), Err: refusals}

@@ -43,8 +43,13 @@ func (*Rotator) Discard(ctx context.Context, t *rotator.Target) (rotator.Progres
 
 func (r *retirement) run(ctx context.Context, stage rotator.Stage) (rotator.Progress, error) {
 	progress, gone, err := r.disableAll(ctx)
-	if err == nil && gone && stage == rotator.Disable && r.object.Strategy == inPlace && r.target.Version.Compromised {
-		progress.SessionsEnded, err = r.endLeakedSessions(ctx)
+	if err == nil && gone && r.object.Strategy == inPlace && r.target.Version.Compromised {
+		if stage == rotator.Disable {
+			progress.SessionsEnded, err = r.endLeakedSessions(ctx)
+			return progress, err
+		}
+		r.endLeakedOnReplicas(ctx, &progress)
+		return boundedProgress(progress), nil
 	}
 	if err != nil || gone || progress.NotYet != "" {
 		return progress, err
@@ -241,7 +246,7 @@ func (r *retirement) endLeakedSessions(ctx context.Context) (ended int, err erro
 	if err := r.terminate(ctx, seen); err != nil {
 		return 0, in("end the user's sessions", err)
 	}
-	ended = len(seen) + r.endLeakedOnReplicas(ctx)
+	ended = len(seen)
 	those := slices.Collect(maps.Keys(seen))
 	waiting, cancel := context.WithTimeout(ctx, sessionsDeadline)
 	defer cancel()

@@ -30,7 +30,7 @@ UNRACED = ^TestPostgreSQLCrashAnywhere$$
 # (An export of its own, since it would hide the exit code of what it exports.)
 servers = PGTEST_BIN="$$(scripts/ensure-postgres)"; VAULT_BINARY="$$(scripts/ensure-vault)"; export PGTEST_BIN VAULT_BINARY
 
-pgbouncer = PGBOUNCER_BINARY="$$(scripts/ensure-pgbouncer)"; export PGBOUNCER_BINARY
+peers = PGBOUNCER_BINARY="$$(scripts/ensure-pgbouncer)"; DATABASE_PLUGIN_BINARY="$$(scripts/ensure-database-plugin)"; export PGBOUNCER_BINARY DATABASE_PLUGIN_BINARY
 
 .PHONY: help
 help: ## this list
@@ -49,7 +49,7 @@ test: setup test-unit test-e2e ## set-up, unit tests with the race detector, end
 
 .PHONY: setup
 setup: check-go check-race ## find or build what tests need: PostgreSQL, PgBouncer, Vault (about 8 minutes, once)
-	@$(servers); $(pgbouncer); printf 'PostgreSQL: %s\nPgBouncer:  %s\nVault:      %s\n' "$$PGTEST_BIN" "$$PGBOUNCER_BINARY" "$$VAULT_BINARY"
+	@$(servers); $(peers); printf '%s\n' "PostgreSQL: $$PGTEST_BIN" "PgBouncer:  $$PGBOUNCER_BINARY" "Vault:      $$VAULT_BINARY" "its plugin: $$DATABASE_PLUGIN_BINARY"
 
 .PHONY: build
 build: check-go ## bin/vault-plugin-secrets-rotation, static, ready to register
@@ -68,7 +68,7 @@ test-unit: check-go check-race ## tests beside the code (some start a PostgreSQL
 
 .PHONY: test-e2e
 test-e2e: check-go ## tests/: the plugin as a process in a real Vault, against a real PostgreSQL
-	@$(servers); $(pgbouncer); go test -count=1 -timeout 25m -run '$(RUN)' ./tests/...
+	@$(servers); $(peers); go test -count=1 -timeout 25m -run '$(RUN)' ./tests/...
 
 .PHONY: test-postgres-matrix
 test-postgres-matrix: check-go ## the PostgreSQL suites against servers of MAJORS (13 to 18), fetched when missing

@@ -108,6 +108,60 @@ func TestReplicas(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a leak in place, on a standby that lags", func(t *testing.T) {
+		f := newReplicated(t, primary, standby, false)
+		f.role.Values = option.Values{"strategy": "in_place", "member_of": f.group, "username": f.id + "_only"}
+		first := f.next(1)
+		there := f.reader(first)
+		require.NoError(t, standby.PauseReplay(t.Context()))
+		t.Cleanup(func() { require.NoError(t, standby.ResumeReplay(context.Background())) })
+		second := f.planAfter(2, first)
+		second.Current.Version.Compromised = true
+		require.NoError(t, r.Prepare(f.ctx(), second))
+		require.NoError(t, r.Verify(f.soon(), second), "what ends a leak waits for no standby")
+		history(first, second).Fence = 3
+		first.Version.Compromised = true
+		progress, err := r.Retire(f.ctx(), first, rotator.Disable)
+		require.NoError(t, err)
+		require.Empty(t, progress)
+		progress, err = r.Retire(f.soon(), first, rotator.Destroy)
+		require.NoError(t, err)
+		require.Contains(t, progress.NotYet, "has not replayed it yet")
+		require.NoError(t, there.Ping(f.ctx()))
+		proof, err := r.Probe(f.ctx(), first)
+		require.NoError(t, err)
+		require.False(t, proof.Dead)
+
+		require.NoError(t, standby.ResumeReplay(t.Context()))
+		progress, err = r.Retire(f.ctx(), first, rotator.Destroy)
+		require.NoError(t, err)
+		require.Equal(t, rotator.Progress{SessionsEnded: 1}, progress)
+		require.Error(t, there.Ping(f.ctx()))
+		proof, err = r.Probe(f.ctx(), first)
+		require.NoError(t, err)
+		require.True(t, proof.Dead, proof.Result)
+	})
+	t.Run("two users that take turns", func(t *testing.T) {
+		f := newReplicated(t, primary, standby, false)
+		f.role.Values = option.Values{"strategy": "alternate", "member_of": f.group, "usernames": []string{f.id + "_a", f.id + "_b"}}
+		first := f.next(1)
+		second := f.next(2, first)
+		there := f.reader(first)
+		history(first, second).Fence = 3
+		for _, stage := range []rotator.Stage{rotator.Disable, rotator.Destroy} {
+			progress, err := r.Retire(f.ctx(), first, stage)
+			require.NoError(t, err)
+			require.Empty(t, progress.NotYet)
+		}
+		require.Error(t, there.Ping(f.ctx()))
+		third := f.next(4, first, second)
+		f.reader(third) // of the same user, and nobody's business
+		history(first, second, third)
+		proof, err := r.Probe(f.ctx(), first)
+		require.NoError(t, err)
+		require.True(t, proof.Dead, proof.Result)
+		require.Contains(t, proof.Result, "primary and 1 standby")
+	})
 	t.Run("a standby that lags", func(t *testing.T) {
 		f := newReplicated(t, primary, standby, false)
 		old := f.twoVersions()

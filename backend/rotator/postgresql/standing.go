@@ -63,7 +63,7 @@ func (p *prepareRun) stand(ctx context.Context, s *postgres.Session) error {
 
 // renew changes the password of a user that exists.
 func (p *prepareRun) renew(ctx context.Context, s *postgres.Session) error {
-	if err := p.takeRow(ctx, s, "LOGIN"); err != nil {
+	if err := p.takeRow(ctx, s); err != nil {
 		return err
 	}
 	if len(p.options.RotationStatements) == 0 {
@@ -76,9 +76,9 @@ func (p *prepareRun) renew(ctx context.Context, s *postgres.Session) error {
 }
 
 // takeRow changes the user, and compares its mark once nobody else can.
-func (p *prepareRun) takeRow(ctx context.Context, s *postgres.Session, change string) error {
+func (p *prepareRun) takeRow(ctx context.Context, s *postgres.Session) error {
 	name := p.target.Version.Identifier
-	if err := in("change the user", s.Exec(ctx, "ALTER ROLE "+postgres.Ident(name)+" "+change)); err != nil {
+	if err := in("let the user log in", s.Exec(ctx, "ALTER ROLE "+postgres.Ident(name)+" LOGIN")); err != nil {
 		return err
 	}
 	u, err := findUser(ctx, s, p.target)

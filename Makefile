@@ -63,7 +63,7 @@ test-unit: check-go check-race ## tests beside the code (some start a PostgreSQL
 		go test $(RACE) -timeout 30m -run '$(RUN)' $(PACKAGES); \
 	else \
 		go test $(RACE) -timeout 30m -skip '$(UNRACED)' $(PACKAGES); \
-		go test -timeout 30m -run '$(UNRACED)' ./backend; \
+		go test -timeout 45m -run '$(UNRACED)' ./backend; \
 	fi
 
 .PHONY: test-e2e

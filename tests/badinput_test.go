@@ -105,7 +105,7 @@ func (w *world) badRoles() []refusal {
 	return []refusal{
 		w.badRole("unknown type", "type", "postgresql", m{"type": "oracle"}),
 		w.badRole("no type", "type", "postgresql", m{"type": nil}),
-		w.badRole("unknown strategy", "strategy", "new_user", m{"strategy": "in_place"}),
+		w.badRole("unknown strategy", "strategy", "new_user", m{"strategy": "swap"}),
 		w.badRole("unknown field", "rotation_periode", "did you mean rotation_period?", m{"rotation_periode": "30d"}),
 		w.badRole("field of a connection", "password", "", m{"password": "x"}),
 		w.badRole("period below a minute", "rotation_period", "at least 1m", m{"rotation_period": "59s"}),

@@ -1,6 +1,7 @@
 package postgresql_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/mark"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/postgresql"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
@@ -342,6 +344,26 @@ func testSurvey(t *testing.T, superuser bool) {
 		{Mark: first.Mark, Identifier: first.Version.Identifier, Authentic: true},
 		{Mark: first.Mark, Identifier: second.Version.Identifier},
 	}, sightings, "another mount's users count only where they act as the same group")
+
+	// A crowd of others hides neither what the journal knows nor what else is ours.
+	f.server.MustExec(t, "postgres", "COMMENT ON ROLE "+pgtest.Ident(second.Version.Identifier)+" IS '"+f.key.Sign(second.Mark, second.Version.Identifier)+"'",
+		fmt.Sprintf(`DO $$ BEGIN FOR i IN 1..1001 LOOP
+			EXECUTE format('CREATE ROLE %%I', '%[1]s_!' || i);
+			EXECUTE format('COMMENT ON ROLE %%I IS %%L', '%[1]s_!' || i, '%[2]s');
+		END LOOP; END $$`, f.id, strings.Replace(forge(first), "instance="+first.Mark.Instance, "instance=another", 1)))
+	for name, journal := range map[string][]rotation.Version{"known": {first.Version, second.Version}, "of this mount": nil} {
+		first.Others = journal
+		sightings, err = postgresql.New().Survey(f.ctx(), first)
+		require.NoError(t, err)
+		require.ElementsMatch(t, []string{first.Version.Identifier, second.Version.Identifier}, identifiers(sightings), name)
+	}
+}
+
+func identifiers(sightings []rotator.Sighting) (names []string) {
+	for _, s := range sightings {
+		names = append(names, s.Identifier)
+	}
+	return names
 }
 
 func TestProbeProvesNothing(t *testing.T) { asBoth(t, testProbeProvesNothing) }

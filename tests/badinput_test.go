@@ -107,7 +107,7 @@ func (w *world) badRoles() []refusal {
 		w.badRole("no type", "type", "postgresql", m{"type": nil}),
 		w.badRole("unknown strategy", "strategy", "new_user", m{"strategy": "swap"}),
 		w.badRole("unknown field", "rotation_periode", "did you mean rotation_period?", m{"rotation_periode": "30d"}),
-		w.badRole("field of a connection", "password", "", m{"password": "x"}),
+		w.badRole("field of a connection", "tls_ca", "", m{"tls_ca": "x"}),
 		w.badRole("period below a minute", "rotation_period", "at least 1m", m{"rotation_period": "59s"}),
 		w.badRole("negative period", "rotation_period", "a duration", m{"rotation_period": "-5m"}),
 		w.badRole("period that is none", "rotation_period", "a duration", m{"rotation_period": "often"}),

@@ -16,13 +16,22 @@ func (b *Backend) rotatePaths() []*framework.Path {
 	return []*framework.Path{b.rotatePath(), b.rollbackPath(), b.retirePath()}
 }
 
+// forceField is that of requests for a rotation.
+func forceField() *framework.FieldSchema {
+	return &framework.FieldSchema{
+		Type: framework.TypeBool,
+		Description: "Go on where a type would refuse or wait for the sake of readers: with two standing users, the version in the way " +
+			"is ended at once. Elsewhere there is nothing to waive.",
+	}
+}
+
 func (b *Backend) rotatePath() *framework.Path {
 	return &framework.Path{
 		Pattern: pattern("rotate/:name"),
 		Fields: map[string]*framework.FieldSchema{
 			"name":  nameField("role"),
 			"wait":  waitField(),
-			"force": {Type: framework.TypeBool, Description: "Go on where a type would refuse or wait for the sake of readers. Types whose versions overlap, such as postgresql, have nothing to waive."},
+			"force": forceField(),
 			"resume": {
 				Type:        framework.TypeBool,
 				Description: "Go on with the rotation in flight that is held for an operator, instead of beginning one.",
@@ -53,7 +62,7 @@ func (b *Backend) rollbackPath() *framework.Path {
 		Fields: map[string]*framework.FieldSchema{
 			"name":  nameField("role"),
 			"wait":  waitField(),
-			"force": {Type: framework.TypeBool, Description: "Go on where a type would refuse or wait for the sake of readers. Types whose versions overlap, such as postgresql, have nothing to waive."},
+			"force": forceField(),
 			"version": {
 				Type:        framework.TypeInt,
 				Description: "The version to go back to; by default the highest eligible one below the current one.",

@@ -51,13 +51,22 @@ func (o *roleOptions) nextName(t *rotator.Target) (string, error) {
 	case inPlace:
 		return o.Username, nil
 	case alternate:
-		current := slices.IndexFunc(t.Others, func(v rotation.Version) bool { return v.State == rotation.Current })
-		if current >= 0 && t.Others[current].Identifier == o.Usernames[0] {
+		if current := currentOf(t); current != nil && current.Identifier == o.Usernames[0] {
 			return o.Usernames[1], nil
 		}
 		return o.Usernames[0], nil
 	}
 	return o.name(nameData{RoleName: t.Role.Name, Version: t.Version.Number, RotationID: t.Version.RotationID})
+}
+
+// currentOf is the version that readers get beside the target's, also when an
+// emergency has ended it; nil for none.
+func currentOf(t *rotator.Target) *rotation.Version {
+	i := slices.IndexFunc(t.Others, func(v rotation.Version) bool { return v.State == rotation.Current })
+	if i < 0 {
+		return nil
+	}
+	return &t.Others[i]
 }
 
 func mintPassword(ctx context.Context, policy string, from rotator.PasswordPolicy) (secret.String, error) {
@@ -96,9 +105,10 @@ func (*Rotator) Restorable(t *rotator.Target) string {
 	if _, err := passwordOf(t.Material); err != nil {
 		return err.Error()
 	}
+	if reason := laterVersion(t); o.Strategy == alternate && reason != "" {
+		return reason
+	}
 	switch {
-	case o.Strategy == alternate && laterVersion(t) != "":
-		return laterVersion(t)
 	case o.Group == "" && (o.standing() || len(o.Imported) > 0):
 		return ""
 	case o.Group == "":

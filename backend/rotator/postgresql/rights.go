@@ -3,7 +3,6 @@ package postgresql
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
@@ -107,15 +106,15 @@ const maxLacking = 100
 // importedPredecessor is the imported version that a candidate is to succeed, nil
 // for none: later successors have what the first one had.
 func importedPredecessor(t *rotator.Target) (*rotation.Version, []importedUser, error) {
-	i := slices.IndexFunc(t.Others, func(v rotation.Version) bool { return v.State == rotation.Current })
-	if i < 0 {
+	current := currentOf(t)
+	if current == nil {
 		return nil, nil, nil
 	}
-	o, err := objectOf(&t.Others[i])
+	o, err := objectOf(current)
 	if err != nil || len(o.Imported) == 0 {
 		return nil, nil, err
 	}
-	return &t.Others[i], o.Imported, nil
+	return current, o.Imported, nil
 }
 
 // comparison is between one imported user and what its successor acts as.

@@ -154,8 +154,9 @@ func newSlow() slow {
 func (s slow) onStage(stage *enginetest.Stage) {
 	inner := stage.Rotator
 	stage.Rotator = func(f *enginetest.Faults) rotator.Rotator {
-		s.Faulty, _ = inner(f).(*enginetest.Faulty)
-		return s
+		laid := s // each caller its own: a stage is asked from several goroutines
+		laid.Faulty, _ = inner(f).(*enginetest.Faulty)
+		return laid
 	}
 }
 

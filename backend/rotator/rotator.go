@@ -84,10 +84,13 @@ type Role struct {
 	Grace            time.Duration
 }
 
-// Live is a version other than the one an effect is about.
+// Live is a version with its material: the current one beside an effect on another,
+// or one that is put to use.
 type Live struct {
 	Version  rotation.Version
 	Material secret.Map
+	// Ready is what LiveUser.Load made of it; nil elsewhere.
+	Ready any
 }
 
 // Target is everything an effect may need.
@@ -229,11 +232,24 @@ type Restorer interface {
 	Restorable(t *Target) string
 }
 
-// Announcer keeps a standby version ready ahead of the next rotation.
+// Announcer keeps a standby version ready ahead of the next rotation. A version that
+// rolls back after its retirement stands by for as long before it is used again.
 type Announcer interface {
 	// AnnounceAhead says how long before it is used the next version must be
 	// ready; zero means no standby is kept.
 	AnnounceAhead(r *Role) time.Duration
+}
+
+// Gracer is implemented by kinds whose default grace follows from the role's own
+// options.
+type Gracer interface {
+	DefaultGrace(r *Role) time.Duration
+}
+
+// Adviser knows what is left to people once an emergency has replaced a version:
+// sentences for the answer, none without need.
+type Adviser interface {
+	Advice(r *Role, leaked []rotation.Version, current rotation.Version, now time.Time) []string
 }
 
 // Irreversible is implemented by kinds whose Prepare cannot be undone: a retry
@@ -260,6 +276,10 @@ type Importer interface {
 // LiveUser puts live versions to use inside Vault: signs with them, encrypts. It
 // makes no call outside, and runs beside any rotation.
 type LiveUser interface {
+	// Load readies a version for use: what it returns is Live.Ready for as long as the
+	// version stays as it is, so that no request parses key material again.
+	Load(v *rotation.Version, material secret.Map) (ready any, err error)
+
 	// Use answers a request of the kind's own making; request and answer are types
 	// that the kind and its paths share.
 	Use(ctx context.Context, live *LiveVersions, request any) (answer any, err error)
@@ -270,8 +290,12 @@ type LiveUser interface {
 type LiveVersions struct {
 	Role    *Role
 	Current *Live
-	All     []Live // the current one among them, by ascending number
-	Now     time.Time
+	// All are the current, the retiring and the standby versions, by ascending number.
+	// A compromised one is among them until its retirement begins.
+	All []Live
+	// Ended are all others that the journal remembers, in that order.
+	Ended []rotation.Version
+	Now   time.Time
 }
 
 // Warner adds sentences to the answer of a role write.

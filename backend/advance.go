@@ -98,9 +98,7 @@ func (e *Engine) view(s *subject) (view, error) {
 		undeclared: e.undeclared.of(s.name),
 		served:     e.beat(), checked: e.memory.checked(s.name), checkFrom: e.memory.checkFrom(s.name, e.spread), buried: s.buried,
 	}
-	if a, ok := kind.(rotator.Announcer); ok {
-		v.announce = a.AnnounceAhead(roleView(s.role, nil)) > 0
-	}
+	v.announce = announceAhead(kind, s.role)
 	for _, ev := range s.state.Events {
 		if !e.memory.delivered(s.name, ev.ID) {
 			v.undelivered++
@@ -138,6 +136,8 @@ func (e *Engine) perform(ctx context.Context, s *subject, d decision) error {
 		return e.begin(ctx, s, *s.state.Intent)
 	case actSchedule:
 		return e.beginScheduled(ctx, s)
+	case actWithdraw:
+		return e.withdraw(ctx, s, d.version)
 	case actAhead:
 		return e.makeAhead(ctx, s)
 	case actCheck:

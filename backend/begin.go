@@ -52,8 +52,10 @@ func (e *Engine) begin(ctx context.Context, s *subject, i rotation.Intent) error
 	if postponed, err := e.lookBefore(ctx, s, i); postponed || err != nil {
 		return err
 	}
-	if standby := s.state.StandbyVersion(); i.Version == 0 && standby != nil && i.Attempt == 1 && !i.Reconcile {
-		i.Version = standby.Number // a further attempt takes fresh material
+	if i.Version == 0 && !i.Reconcile {
+		if waits, err := e.takeStandby(ctx, s, &i); waits || err != nil {
+			return err
+		}
 	}
 	if i.Version != 0 {
 		return e.beginJournal(ctx, s, i, i.Version, nil)
@@ -278,77 +280,6 @@ func (e *Engine) preflight(ctx context.Context, s *subject) ([]rotator.Line, err
 		return err
 	})
 	return lines, err
-}
-
-// makeAhead makes a standby version: minted, journalled, prepared, verified. It is
-// not a rotation, and stands in nobody's way.
-func (e *Engine) makeAhead(ctx context.Context, s *subject) error {
-	var ahead *rotation.Version
-	for i := range s.state.Versions {
-		if v := &s.state.Versions[i]; v.Ahead && !v.Undo {
-			ahead = v
-		}
-	}
-	if ahead == nil {
-		return e.planAhead(ctx, s)
-	}
-	kind, err := e.kindOf(s.role.Type)
-	if err != nil {
-		return err
-	}
-	t, err := e.target(ctx, s, *ahead)
-	if err == nil {
-		err = e.effect(ctx, func(ctx context.Context) error {
-			if err := kind.Prepare(ctx, t); err != nil {
-				return err
-			}
-			return kind.Verify(ctx, t)
-		})
-	}
-	if errors.Is(err, errInterrupted) || isStorage(err) {
-		return err
-	}
-	_, updateErr := e.update(ctx, s.name, func(s *subject) error {
-		v, stale := s.version(ahead.Number, rotation.Pending)
-		if stale != nil || s.state.InFlight != nil {
-			return errStale
-		}
-		if err == nil {
-			return s.state.StandbyReady(v.Number)
-		}
-		s.state.Ahead = attention(s.state.Ahead, e.clock.Now(), failureOf(err, materialOf(t)).Message, 0, true)
-		v.Undo, v.Ahead = true, false
-		return nil
-	})
-	return updateErr
-}
-
-func (e *Engine) planAhead(ctx context.Context, s *subject) error {
-	id, err := newID()
-	if err != nil {
-		return err
-	}
-	v, err := e.mint(ctx, s, id)
-	if errors.Is(err, errInterrupted) || isStorage(err) {
-		return err
-	}
-	_, updateErr := e.update(ctx, s.name, func(s *subject) error {
-		if s.state.InFlight != nil || s.state.Deleted {
-			return errStale
-		}
-		if err != nil {
-			s.state.Ahead = attention(s.state.Ahead, e.clock.Now(), failureOf(err, nil).Message, 0, true)
-			return nil
-		}
-		if v.Number <= s.state.Highest {
-			return errStale
-		}
-		v.Ahead = true
-		s.state.Versions = append(s.state.Versions, *v)
-		s.state.Highest = v.Number
-		return nil
-	})
-	return updateErr
 }
 
 // isStorage tells a failure of Vault's storage, which says nothing of the target.

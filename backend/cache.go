@@ -28,9 +28,8 @@ type snapshot struct {
 	versions map[int]*rendered // current and retiring
 	next     time.Time
 	inPlace  bool
-	// For kinds that put versions to use: the live ones, with material.
-	role     *rotator.Role
-	live     []rotator.Live
+	// live is for kinds that put versions to use, nil for others.
+	live     *rotator.LiveVersions
 	warnings []string
 }
 

@@ -93,6 +93,32 @@ var scenarios = []enginetest.Scenario{
 		p.Rotate()
 		p.Wait(2 * time.Minute)
 	}},
+	{Name: "standby, emergency", AtLeast: 25, Run: func(p *enginetest.Play) {
+		p.Create(option.Values{"announce": int64(120)})
+		p.Wait(20 * time.Second)
+		p.Emergency(false)
+		p.Wait(time.Minute)
+	}},
+	{Name: "rollback that is announced", AtLeast: 40, Run: func(p *enginetest.Play) {
+		p.Create(option.Values{"announce": int64(60)})
+		first := p.Current()
+		p.Wait(80 * time.Second)
+		p.Rotate()
+		p.Wait(2 * time.Minute)
+		p.AskRollback(first)
+		p.Wait(3 * time.Minute)
+	}},
+	{Name: "rollback that is announced, emergency", AtLeast: 50, Run: func(p *enginetest.Play) {
+		p.Create(option.Values{"announce": int64(200)})
+		first := p.Current()
+		p.Wait(220 * time.Second)
+		p.Rotate()
+		p.Wait(90 * time.Second)
+		p.AskRollback(first)
+		p.Wait(20 * time.Second)
+		p.Emergency(false)
+		p.Wait(time.Minute)
+	}},
 	{Name: "standing users", AtLeast: 40, Run: func(p *enginetest.Play) {
 		p.Create(option.Values{"standing": true})
 		first := p.Current()

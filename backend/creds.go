@@ -107,14 +107,15 @@ func (e *Engine) render(ctx context.Context, s *subject) (*snapshot, error) {
 		return nil, err
 	}
 	view := roleView(s.role, conn)
-	_, used := kind.(rotator.LiveUser)
 	snap.inPlace = changesInPlace(kind, s.role)
+	if user, ok := kind.(rotator.LiveUser); ok { // there may be very many roles: none keeps what nobody asks for
+		if snap.live, err = e.loadVersions(ctx, s, user, view); err != nil {
+			return nil, err
+		}
+	}
 	for i := range s.state.Versions {
 		v := &s.state.Versions[i]
-		if !v.State.Live() || v.State == rotation.Retiring && !v.RetireBegun.IsZero() {
-			continue
-		}
-		if snap.inPlace && v.Number != s.state.Current { // it ended when its successor was prepared
+		if !readable(v) || snap.inPlace && v.Number != s.state.Current { // it ended when its successor was prepared
 			continue
 		}
 		material, err := e.store.Material(ctx, s.name, v.Number)
@@ -126,14 +127,16 @@ func (e *Engine) render(ctx context.Context, s *subject) (*snapshot, error) {
 			return nil, err
 		}
 		snap.versions[v.Number] = r
-		if used { // there may be very many roles: none keeps what nobody asks for
-			snap.role, snap.live = view, append(snap.live, rotator.Live{Version: *v, Material: material})
-		}
 		if v.Number == s.state.Current {
 			snap.current = r
 		}
 	}
 	return snap, nil
+}
+
+// readable tells whether readers may get a version.
+func readable(v *rotation.Version) bool {
+	return v.State == rotation.Current || v.State == rotation.Retiring && v.RetireBegun.IsZero()
 }
 
 // renderVersion needs no open connection: reading credentials works while the
@@ -151,29 +154,6 @@ func (e *Engine) renderVersion(s *subject, kind rotator.Rotator, t *rotator.Targ
 	// changes first, no ttl outlives the version.
 	grace := min(s.role.Policy.Grace, v.Grace).Std()
 	return &rendered{version: v.Number, state: string(v.State), grace: grace, retireAt: v.RetireAt, data: data}, nil
-}
-
-// Use puts a role's live versions to use, for kinds that sign or encrypt with them.
-// Like reading, it takes no lock of the role and, from the cache, no storage.
-func (e *Engine) Use(ctx context.Context, name string, request any) (answer any, err error) {
-	snap, err := e.snapshot(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	typ, ok := e.rotators[snap.kind].(rotator.LiveUser)
-	if !ok {
-		return nil, fault.New(fault.Invalid, "role %q is of type %s, whose versions are read and not used here", name, snap.kind)
-	}
-	live := &rotator.LiveVersions{Role: snap.role, All: snap.live, Now: e.clock.Now()}
-	for i := range snap.live {
-		if snap.live[i].Version.State == rotation.Current {
-			live.Current = &snap.live[i]
-		}
-	}
-	if live.Current == nil {
-		return nil, fault.New(fault.NotFound, "role %q has no current version yet", name)
-	}
-	return typ.Use(ctx, live, request)
 }
 
 // warnings are what a reader should know.

@@ -25,7 +25,8 @@ const (
 	actUndo     act = "undo"     // undo an abandoned candidate
 	actBegin    act = "begin"    // begin the rotation that is wanted
 	actSchedule act = "schedule" // begin the rotation that is due
-	actAhead    act = "ahead"    // make a standby version
+	actWithdraw act = "withdraw" // end what stands by for a rollback that nobody wants any more
+	actAhead    act = "ahead"    // make, or bring back, a standby version
 	actCheck    act = "check"    // does the world outside match?
 	actTrim     act = "trim"     // destroy material that is too old
 	actEvents   act = "events"   // hand over events
@@ -54,8 +55,8 @@ type view struct {
 	checked time.Time
 	// checkFrom is when the first comparison of this process is due.
 	checkFrom time.Time
-	// announce tells that the kind keeps a standby version.
-	announce bool
+	// announce is for how long a version stands by before it is used; 0: none does.
+	announce time.Duration
 	buried   bool
 	// undeclared is the incident that the role does not know of yet, or nil.
 	undeclared *store.IncidentHeader
@@ -70,7 +71,7 @@ const checkEvery = 24 * time.Hour
 // a leak comes before everything else, a rotation in flight before new work.
 var rules = []func(view) decision{
 	ruleDeclare, ruleBury, rulePolicy, ruleKillCurrent, ruleKill, ruleProve, ruleIncident, ruleAdvance,
-	ruleUndo, ruleRetire, ruleIntent, ruleSchedule, ruleAhead, ruleCheck, ruleTrim, ruleEvents,
+	ruleWithdraw, ruleUndo, ruleRetire, ruleIntent, ruleSchedule, ruleAhead, ruleCheck, ruleTrim, ruleEvents,
 }
 
 // decide returns what is due now, or else the earliest time to look again.
@@ -129,7 +130,8 @@ func ruleBury(v view) decision {
 
 func rulePolicy(v view) decision {
 	cur := v.state.CurrentVersion()
-	if v.state.Deleted || cur == nil || v.state.Policy == v.print && cur.Grace >= v.role.Policy.Grace {
+	adopted := v.state.Policy == v.print && v.state.Announce.Ahead.Std() == v.announce
+	if v.state.Deleted || cur == nil || adopted && cur.Grace >= v.role.Policy.Grace {
 		return decision{}
 	}
 	return v.due(actPolicy)
@@ -176,7 +178,7 @@ func ruleProve(v view) decision {
 	return v.first(func(ver *rotation.Version) decision {
 		killed := ver.State == rotation.Current && !ver.KilledTime.IsZero()
 		ended := ver.State == rotation.Disabled || ver.State == rotation.Retired
-		if ver.Undo || ver.Proof != nil && (ver.Proof.Dead || ver.Proof.Unprovable) || !killed && !ended {
+		if ver.Undo || ver.Ahead || ver.Proof != nil && (ver.Proof.Dead || ver.Proof.Unprovable) || !killed && !ended {
 			return decision{}
 		}
 		at := v.now
@@ -213,6 +215,13 @@ func ruleAdvance(v view) decision {
 	return decision{act: actAdvance, at: at}
 }
 
+func ruleWithdraw(v view) decision {
+	if ver := v.state.AbandonedReturn(); ver != nil && !v.state.Deleted {
+		return decision{act: actWithdraw, version: ver.Number, at: v.now}
+	}
+	return decision{}
+}
+
 func ruleUndo(v view) decision {
 	return v.first(func(ver *rotation.Version) decision {
 		if !ver.Undo || v.state.InFlight != nil && v.state.InFlight.Version == ver.Number {
@@ -231,7 +240,7 @@ func ruleRetire(v view) decision {
 		return decision{}
 	}
 	return v.first(func(ver *rotation.Version) decision {
-		if ver.Compromised || ver.Undo {
+		if ver.Compromised || ver.Undo || ver.Ahead {
 			return decision{}
 		}
 		end := ver.RetireAt
@@ -254,7 +263,22 @@ func ruleIntent(v view) decision {
 	if v.frozen() && i.Trigger != rotation.Emergency && !i.Reconcile {
 		return decision{}
 	}
-	return decision{act: actBegin, at: i.At}
+	ver := v.state.Version(i.Version)
+	switch {
+	case ver == nil || !ver.Returns || i.Force:
+		return decision{act: actBegin, at: i.At}
+	case ver.Ahead:
+		return v.dueFor(actAhead, ver, i.At)
+	default: // announced before it is used again
+		return decision{act: actBegin, at: later(i.At, ver.ReadyAt)}
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 func ruleSchedule(v view) decision {
@@ -266,8 +290,15 @@ func ruleSchedule(v view) decision {
 	if at.IsZero() {
 		return decision{}
 	}
-	if s.Postponed != nil && s.Postponed.At.After(at) {
-		at = s.Postponed.At
+	if s.Postponed != nil {
+		at = later(at, s.Postponed.At)
+	}
+	if v.announce > 0 {
+		standby := s.StandbyVersion()
+		if standby == nil {
+			return decision{} // it is made first
+		}
+		at = later(at, standby.ReadyAt)
 	}
 	return decision{act: actSchedule, at: at}
 }
@@ -275,7 +306,7 @@ func ruleSchedule(v view) decision {
 // ruleAhead keeps a standby version ready, outside any rotation.
 func ruleAhead(v view) decision {
 	s := v.state
-	if !v.announce || s.InFlight != nil || s.Deleted || s.Current == 0 || v.frozen() || s.StandbyVersion() != nil {
+	if v.announce == 0 || s.InFlight != nil || s.Deleted || s.Current == 0 || v.frozen() || s.StandbyVersion() != nil {
 		return decision{}
 	}
 	at := v.now

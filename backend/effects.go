@@ -61,7 +61,9 @@ func (s *subject) others(number int) []rotation.Version {
 
 // roleView is a stored role as a rotator sees it.
 func roleView(r *store.Role, conn *store.Connection) *rotator.Role {
-	view := &rotator.Role{Name: r.Name, Values: r.Values, Connection: r.Connection, Grace: r.Policy.Grace.Std()}
+	view := &rotator.Role{
+		Name: r.Name, Values: r.Values, Connection: r.Connection, Grace: r.Policy.Grace.Std(), Interval: r.Interval.Std(),
+	}
 	if conn != nil {
 		view.ConnectionValues = conn.Values
 	}

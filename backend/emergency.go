@@ -9,6 +9,7 @@ import (
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
 
@@ -86,8 +87,19 @@ func (e *Engine) emergencyResult(ctx context.Context, name, incident string, dea
 	if s.contained(incident) {
 		out.Status = store.IncidentContained
 	}
-	out.NextSteps, out.Failed = s.nextSteps(incident), s.trouble(incident, out.Rotation)
+	out.NextSteps, out.Failed = append(s.nextSteps(incident), e.advice(s, incident)...), s.trouble(incident, out.Rotation)
 	return out, nil
+}
+
+// advice is what the kind knows to be left to people once a successor took over.
+func (e *Engine) advice(s *subject, incident string) []string {
+	adviser, ok := e.rotators[s.role.Type].(rotator.Adviser)
+	cur := s.state.CurrentVersion()
+	if !ok || cur == nil || cur.Compromised {
+		return nil
+	}
+	leaked := slices.DeleteFunc(slices.Clone(s.state.Versions), func(v rotation.Version) bool { return !v.Of(incident) })
+	return adviser.Advice(roleView(s.role, nil), leaked, *cur, e.clock.Now())
 }
 
 // resultOfGone answers for a role that is not there any more, from the record: it was

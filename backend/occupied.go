@@ -55,14 +55,8 @@ func (e *Engine) waitForObject(ctx context.Context, s *subject, i rotation.Inten
 			return nil
 		}
 		until, reason := freeFrom(v, now)
-		switch {
-		case i.Trigger == rotation.Manual && i.Attempt == 1 && !i.Force && (v.RetireAt.After(now) || v.Attention != nil):
-			s.state.Intent, s.state.Replaced = s.state.Replaced, nil
+		if s.putOff(i, now, until, reason, v.RetireAt.After(now) || v.Attention != nil) {
 			refused = fault.New(fault.Conflict, "%s: rotate then, or with force=true, which ends version %d at once", reason, v.Number)
-		case s.state.Intent != nil:
-			s.state.Intent.At = until
-		default:
-			s.state.Postponed = attention(nil, now, reason, until.Sub(now), false)
 		}
 		return nil
 	})
@@ -70,6 +64,21 @@ func (e *Engine) waitForObject(ctx context.Context, s *subject, i rotation.Inten
 		e.waiters.refused(i.ID, refused)
 	}
 	return err
+}
+
+// putOff lets a rotation that cannot begin yet wait. Whoever asked for it, without
+// force, is refused instead where that helps them: it tells so.
+func (s *subject) putOff(i rotation.Intent, now, until time.Time, reason string, helps bool) (refused bool) {
+	switch {
+	case i.Trigger == rotation.Manual && i.Attempt == 1 && !i.Force && helps:
+		s.state.Intent, s.state.Replaced = s.state.Replaced, nil
+		return true
+	case s.state.Intent != nil:
+		s.state.Intent.At = until
+	default:
+		s.state.Postponed = attention(nil, now, reason, until.Sub(now), false)
+	}
+	return false
 }
 
 // freeFrom is when the object of a version may be free, and why not before.

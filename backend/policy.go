@@ -40,6 +40,18 @@ func defaultPolicy(k rotator.Kind) store.Policy {
 	}
 }
 
+// followGrace lets a grace that nobody chose follow the kind's own options, from which
+// its default is derived.
+func followGrace(kind rotator.Rotator, before, role *store.Role) {
+	g, ok := kind.(rotator.Gracer)
+	if !ok {
+		return
+	}
+	if before == nil || before.Policy.Grace.Std() == g.DefaultGrace(roleView(before, nil)) {
+		role.Policy.Grace = rotation.Duration(g.DefaultGrace(roleView(role, nil)))
+	}
+}
+
 // mergePolicy lays given common options over the role's policy.
 func (e *Engine) mergePolicy(kind rotator.Rotator, role *store.Role, given option.Values) error {
 	_, period := given["rotation_period"]

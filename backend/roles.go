@@ -88,6 +88,7 @@ func (e *Engine) mergeRole(ctx context.Context, before *store.Role, w Write) (*s
 		return nil, nil, err
 	}
 	// After the kind's own values: whether grace applies may depend on them.
+	followGrace(kind, before, role)
 	if err := e.mergePolicy(kind, role, shared); err != nil {
 		return nil, nil, err
 	}
@@ -297,7 +298,10 @@ func (e *Engine) storeNewRole(ctx context.Context, role *store.Role, intent *rot
 	if err != nil {
 		return err
 	}
-	state := &rotation.State{Intent: intent, Policy: fingerprint(role.Policy)}
+	state := &rotation.State{
+		Intent: intent, Policy: fingerprint(role.Policy),
+		Announce: rotation.Announce{Ahead: rotation.Duration(announceAhead(e.rotators[role.Type], role))},
+	}
 	if tombstone != nil {
 		state.Highest, state.Base, state.Revision = tombstone.Highest, tombstone.Highest, tombstone.Revision
 	}

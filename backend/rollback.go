@@ -31,8 +31,27 @@ func (e *Engine) Rollback(ctx context.Context, name string, r RollbackRequest) (
 			}
 		}
 		i.Trigger, i.Version, i.Force = rotation.Rollback, number, r.Force
-		return nil
+		return e.announceReturn(s, number, r.Force)
 	})
+}
+
+// announceReturn lets a version that nobody outside knows any more stand by before it
+// is used again, where the kind announces and whoever asks can wait.
+func (e *Engine) announceReturn(s *subject, number int, force bool) error {
+	v := s.state.Version(number)
+	if force || announceAhead(e.rotators[s.role.Type], s.role) == 0 {
+		return nil
+	}
+	switch v.State {
+	case rotation.Disabled, rotation.Retired:
+		v.BringBack()
+	case rotation.Retiring:
+		if !v.RetireBegun.IsZero() {
+			return fault.New(fault.Conflict, "version %d is being ended just now: write again in a moment", number)
+		}
+	default: // it lives, or stands by already
+	}
+	return nil
 }
 
 // rollbackTo finds the version to go back to: the named one if it is eligible, or
@@ -79,11 +98,11 @@ func (e *Engine) notEligible(ctx context.Context, s *subject, v *rotation.Versio
 		return "it never was current"
 	case v.Undo:
 		return "it is being undone"
-	case v.State == rotation.Standby:
+	case v.State == rotation.Standby && !v.Returns:
 		return "it never was current: rotate makes it so"
 	case !v.HasMaterial:
 		return "its material was destroyed"
-	case v.State == rotation.Retiring && v.RetireBegun.IsZero():
+	case v.State == rotation.Retiring && v.RetireBegun.IsZero(), v.State == rotation.Standby:
 		return ""
 	}
 	restorer, ok := e.rotators[s.role.Type].(rotator.Restorer)

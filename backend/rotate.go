@@ -103,9 +103,9 @@ func (e *Engine) request(ctx context.Context, name string, who Actor, wait time.
 		if r := s.state.InFlight; r != nil && (r.Held == "" || may == admitNone) {
 			return conflictInFlight(r)
 		}
-		if wanted := s.state.Intent; wanted != nil && wanted.Attempt == 1 {
-			// Asked for, and about to begin: whoever asked was given its id. Only a
-			// retry that waits for its time gives way.
+		if wanted := s.state.Intent; wanted != nil && wanted.Attempt == 1 && !s.announces(wanted) {
+			// Asked for, and about to begin: whoever asked was given its id. Only what
+			// waits for its time gives way: a retry, a rollback to what is announced first.
 			planned := wanted.Rotation(wanted.Version, wanted.At)
 			return conflictInFlight(&planned)
 		}
@@ -122,6 +122,12 @@ func (e *Engine) request(ctx context.Context, name string, who Actor, wait time.
 	}
 	e.workers.add(forOne, name)
 	return e.outcome(ctx, name, id, wait, expected)
+}
+
+// announces tells whether a rollback waits until its version was announced.
+func (s *subject) announces(i *rotation.Intent) bool {
+	v := s.state.Version(i.Version)
+	return v != nil && v.Returns && !i.Force
 }
 
 // resumeHeld lets a held rotation try its failed step again.

@@ -243,7 +243,7 @@ func TestStandbyIsKeptReadyAndUsed(t *testing.T) {
 	t.Parallel()
 	r := created(t, option.Values{"announce": int64(60)})
 	r.waitUntil("standby", time.Minute, func() bool { return r.State().StandbyVersion() != nil })
-	ready := r.State().StandbyVersion().Number
+	ready := r.ready().Number
 	out, err := r.rotate()
 	require.NoError(t, err)
 	require.Equal(t, ready, out.Version)

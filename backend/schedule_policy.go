@@ -55,8 +55,13 @@ func (e *Engine) adoptPolicy(ctx context.Context, s *subject) error {
 	if err != nil {
 		return err
 	}
+	kind, err := e.kindOf(s.role.Type)
+	if err != nil {
+		return err
+	}
 	_, err = e.update(ctx, s.name, func(s *subject) error {
 		st := s.state
+		st.AnnounceFor(e.clock.Now(), rotation.Duration(announceAhead(kind, s.role)))
 		if cur := st.CurrentVersion(); cur != nil {
 			cur.Grace = max(cur.Grace, s.role.Policy.Grace)
 		}

@@ -309,6 +309,12 @@ func (s *subject) reason(state RoleState) string {
 		if r := s.state.InFlight; r != nil {
 			return fmt.Sprintf("rotation %s (%s) is in phase %s", r.ID, r.Trigger, r.Phase)
 		}
+		if i := s.state.Intent; i != nil && s.announces(i) {
+			v := s.state.Version(i.Version)
+			if v.State == rotation.Standby {
+				return fmt.Sprintf("version %d is announced, and is rolled back to at %s", v.Number, v.ReadyAt.Format(time.RFC3339))
+			}
+		}
 		return "a rotation is about to begin"
 	case StateGrace:
 		return s.ending()

@@ -166,6 +166,7 @@ func (e *Engine) declareTo(s *subject, incident *store.IncidentHeader, rotationI
 	s.state.Blocked, s.state.ActionRequired = "", ""
 	s.state.Incidents = append(s.state.Incidents, rotation.IncidentLink{ID: incident.ID, Dirty: true})
 	if s.state.Current != 0 {
+		s.state.Replaced = nil
 		s.state.Intent = &rotation.Intent{
 			ID: rotationID, Trigger: rotation.Emergency, At: now, Attempt: 1, Reason: incident.Reason, Actor: incident.Actor,
 			IncidentID: incident.ID, KillFirst: incident.KillFirst,

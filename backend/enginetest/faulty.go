@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
 )
@@ -116,6 +117,15 @@ func (f *Faulty) InPlace(r *rotator.Role) bool {
 func (f *Faulty) Imports(r *rotator.Role) bool {
 	i, ok := f.full.(rotator.Importer)
 	return ok && i.Imports(r)
+}
+
+// Load implements rotator.LiveUser where the wrapped kind does.
+func (f *Faulty) Load(v *rotation.Version, material secret.Map) (any, error) {
+	u, ok := f.full.(rotator.LiveUser)
+	if !ok {
+		return nil, nil
+	}
+	return u.Load(v, material)
 }
 
 // Use implements rotator.LiveUser where the wrapped kind does.

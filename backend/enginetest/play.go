@@ -286,6 +286,15 @@ func (p *Play) Rollback(version int) {
 	})
 }
 
+// AskRollback asks to go back to a version that has to be announced first, until that is
+// on its way.
+func (p *Play) AskRollback(version int) {
+	p.until("rollback", func() bool { return p.State().Version(version).Returns || p.Current() == version }, func(ctx context.Context, e *backend.Engine) error {
+		_, err := e.Rollback(ctx, RoleName, backend.RollbackRequest{Version: version})
+		return err
+	})
+}
+
 // Emergency declares one until the version was replaced.
 func (p *Play) Emergency(killFirst bool) {
 	before := p.Current()

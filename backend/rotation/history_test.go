@@ -22,7 +22,7 @@ func TestAnyLegalHistory(t *testing.T) {
 		acts := []func() act{
 			l.activate, l.finish, l.beginRollback, l.reach, l.beginFresh, l.revert, l.finishReverted, l.supersede, l.retire, l.destroy,
 			l.undo, l.prove, l.timePasses, l.raiseGrace, l.makeAhead, l.standbyReady, l.beginStandby, l.fail, l.refuse, l.reload,
-			l.emergency, l.trim, l.delete,
+			l.emergency, l.trim, l.bringBack, l.withdraw, l.announceFor, l.delete,
 		}
 		for range rapid.IntRange(20, 150).Draw(t, "length") {
 			var possible []act
@@ -146,7 +146,8 @@ func (l *life) beginStandby() act {
 
 func (l *life) beginRollback() act {
 	return l.one("begin a rollback", 2, func(v *rotation.Version) bool {
-		return l.idle() && !v.Compromised && !v.Undo && (v.State == rotation.Retiring || v.State == rotation.Disabled || v.State == rotation.Retired)
+		ended := v.State == rotation.Disabled || v.State == rotation.Retired
+		return l.idle() && !v.Compromised && !v.Undo && (v.State == rotation.Retiring || ended || v.Returns && v.State == rotation.Standby)
 	}, func(t *rapid.T, v *rotation.Version) {
 		require.NoError(t, l.Begin(rotation.Rotation{ID: l.id(), Trigger: rotation.Rollback, Version: v.Number}, nil))
 	})
@@ -249,7 +250,7 @@ func (l *life) retire() act {
 
 func (l *life) destroy() act {
 	return l.one("destroy", 2, func(v *rotation.Version) bool {
-		return v.State == rotation.Disabled && !v.Undo && (l.InFlight == nil || l.InFlight.Version != v.Number)
+		return v.State == rotation.Disabled && !v.Undo && !v.Ahead && (l.InFlight == nil || l.InFlight.Version != v.Number)
 	}, func(t *rapid.T, v *rotation.Version) {
 		require.NoError(t, l.DestroyDone(v.Number, l.now, rapid.SampledFrom([]string{"", "left"}).Draw(t, "left")))
 	})
@@ -279,8 +280,31 @@ func (l *life) makeAhead() act {
 
 func (l *life) standbyReady() act {
 	return l.one("standby ready", 2, func(v *rotation.Version) bool {
-		return l.idle() && l.StandbyVersion() == nil && v.State == rotation.Pending && v.Ahead && !v.Undo
-	}, func(t *rapid.T, v *rotation.Version) { require.NoError(t, l.StandbyReady(v.Number)) })
+		return l.idle() && v.Ahead && !v.Undo && (v.Returns || l.StandbyVersion() == nil)
+	}, func(t *rapid.T, v *rotation.Version) {
+		require.NoError(t, l.StandbyReady(v.Number, l.now, grace(t)))
+		require.False(t, v.ReadyAt.Before(l.now))
+	})
+}
+
+// bringBack is a rollback that waits until its version was announced.
+func (l *life) bringBack() act {
+	return l.one("bring back", 1, func(v *rotation.Version) bool {
+		return l.idle() && !v.Compromised && !v.Undo && (v.State == rotation.Disabled || v.State == rotation.Retired)
+	}, func(t *rapid.T, v *rotation.Version) {
+		v.BringBack()
+		l.Intent = &rotation.Intent{ID: l.id(), Trigger: rotation.Rollback, Version: v.Number}
+		require.NotEqual(t, v, l.AbandonedReturn())
+	})
+}
+
+func (l *life) withdraw() act {
+	v := l.AbandonedReturn()
+	return when(v != nil, "withdraw", 3, func(t *rapid.T) { require.NoError(t, l.Withdraw(v.Number, l.now)) })
+}
+
+func (l *life) announceFor() act {
+	return when(true, "announce", 1, func(t *rapid.T) { l.AnnounceFor(l.now, grace(t)) })
 }
 
 func (l *life) trim() act {

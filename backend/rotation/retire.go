@@ -42,7 +42,7 @@ func (s *State) DestroyDone(number int, now time.Time, left string) error {
 // UndoDone records that nothing is left of an abandoned candidate.
 func (s *State) UndoDone(number int, now time.Time) error {
 	v := s.Version(number)
-	v.Undo, v.Attention = false, nil
+	v.Undo, v.Ahead, v.Attention = false, false, nil
 	if v.State != Pending {
 		return nil
 	}
@@ -50,23 +50,6 @@ func (s *State) UndoDone(number int, now time.Time) error {
 	return v.moveTo(Discarded)
 }
 
-// StandbyReady records that a version made ahead stands by.
-func (s *State) StandbyReady(number int) error {
-	v := s.Version(number)
-	v.Ahead, v.Attention = false, nil
-	s.Ahead = nil
-	return v.moveTo(Standby)
-}
-
-// DropStandby gives up the version that stands by, if any: it is undone.
-func (s *State) DropStandby() error {
-	v := s.StandbyVersion()
-	if v == nil {
-		return nil
-	}
-	v.Undo = true
-	return v.moveTo(Pending)
-}
 
 // Delete turns the state into that of a deleted role: what readers hold retires
 // after its grace, what leaked and everything else at once.
@@ -80,14 +63,8 @@ func (s *State) Delete(now time.Time) error {
 		}
 		cur.DeactivatedTime = now
 	}
-	for i := range s.Versions {
-		v := &s.Versions[i]
-		if v.State == Standby {
-			if err := v.moveTo(Pending); err != nil {
-				return err
-			}
-		}
-		v.Undo = v.Undo || v.State == Pending
+	if err := s.giveUpAhead(now); err != nil {
+		return err
 	}
 	s.Current, s.Deleted = 0, true
 	s.NextRotation, s.Intent, s.Divergence, s.Postponed = time.Time{}, nil, nil, nil

@@ -150,6 +150,8 @@ type Rotation struct {
 	Reverting bool `json:"reverting,omitempty"`
 	// Held says why the rotation waits for an operator.
 	Held string `json:"held,omitempty"`
+	// NotBefore is, in an answer about a rotation that has not begun, when it will.
+	NotBefore time.Time `json:"not_before,omitzero"`
 }
 
 // advance moves to a phase, or ends with an outcome, if the table allows it.

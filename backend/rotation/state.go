@@ -39,6 +39,8 @@ type State struct {
 	Postponed *Attention `json:"postponed,omitempty"`
 	// Ahead is the back-off of making a standby version.
 	Ahead *Attention `json:"ahead,omitempty"`
+	// Announce is for how long versions stand by.
+	Announce Announce `json:"announce,omitzero"`
 	// Acknowledged are foreign rotation ids that an operator has reconciled.
 	Acknowledged []string `json:"acknowledged,omitempty"`
 	// Base is the highest number of an earlier role of this name.
@@ -135,15 +137,6 @@ func (s *State) Version(number int) *Version {
 
 // CurrentVersion returns what readers get, or nil.
 func (s *State) CurrentVersion() *Version { return s.Version(s.Current) }
-
-// StandbyVersion returns the version that is ready ahead, or nil.
-func (s *State) StandbyVersion() *Version {
-	i := slices.IndexFunc(s.Versions, func(v Version) bool { return v.State == Standby })
-	if i < 0 {
-		return nil
-	}
-	return &s.Versions[i]
-}
 
 // Candidate returns the version of the rotation in flight, or nil.
 func (s *State) Candidate() *Version {
@@ -257,7 +250,7 @@ func (s *State) moveTo(number int, now time.Time, grace Duration) error {
 	}
 	v.ActivatedTime, v.Grace = now, grace
 	v.RetireAt, v.RetireBegun, v.RetiredTime, v.DestroyAt, v.DeactivatedTime = time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
-	v.KillFirst, v.KilledTime, v.Undo, v.Ahead, v.Proof, v.Left, v.Attention = false, time.Time{}, false, false, nil, "", nil
+	v.KillFirst, v.KilledTime, v.Undo, v.Ahead, v.Returns, v.Proof, v.Left, v.Attention = false, time.Time{}, false, false, false, nil, "", nil
 	s.Current, s.ActivatedTime = number, now
 	return nil
 }
@@ -449,7 +442,7 @@ func (s *State) Compromise(incident string) {
 	s.CatchUp()
 	for i := range s.Versions {
 		v := &s.Versions[i]
-		live := v.State == Current || v.State == Retiring || v.State == Disabled
+		live := v.State == Current || v.State == Retiring || v.State == Disabled || v.Returns
 		if live || v.Compromised && !v.ProvenDead() {
 			v.Compromised = true
 			v.Incidents = append(slices.Clip(v.Incidents), incident)

@@ -273,7 +273,7 @@ func TestAnAbandonedCandidateReturnsToWhatItWas(t *testing.T) {
 		r.rotate()
 		r.Versions = append(r.Versions, rotation.Version{Number: 2, State: rotation.Pending, Ahead: true})
 		r.Highest, r.Ahead = 2, &rotation.Attention{}
-		require.NoError(t, r.StandbyReady(2))
+		require.NoError(t, r.StandbyReady(2, r.now, 0))
 		require.Nil(t, r.State.Ahead)
 		require.Equal(t, 2, r.StandbyVersion().Number)
 		r.again(rotation.Manual, 2)

@@ -68,11 +68,11 @@ func TestARotationThatEndedGoesNowhere(t *testing.T) {
 
 var legalMoves = map[VersionState][]VersionState{
 	Pending:  {Standby, Current, Discarded},
-	Standby:  {Current, Pending},
+	Standby:  {Current, Pending, Disabled},
 	Current:  {Retiring},
 	Retiring: {Current, Disabled},
-	Disabled: {Retired, Current},
-	Retired:  {Current},
+	Disabled: {Retired, Current, Standby},
+	Retired:  {Current, Standby},
 }
 
 func TestEveryMoveOfAVersionIsInTheTableOrRefused(t *testing.T) {
@@ -118,7 +118,7 @@ func TestEveryTransitionSaysWhen(t *testing.T) {
 func TestTransitionErrorSaysWhat(t *testing.T) {
 	t.Parallel()
 	v := Version{State: Retired}
-	require.EqualError(t, v.moveTo(Standby), `illegal transition of a version from "retired" to "standby"`)
+	require.EqualError(t, v.moveTo(Pending), `illegal transition of a version from "retired" to "pending"`)
 }
 
 func TestLiveAndEnded(t *testing.T) {

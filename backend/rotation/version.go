@@ -33,13 +33,16 @@ var VersionTransitions = []VersionTransition{
 	{Pending, Current, "switch of readers"},
 	{Pending, Discarded, "Discard done"},
 	{Standby, Current, "switch of readers"},
-	{Standby, Pending, "role deleted, to be discarded"},
+	{Standby, Pending, "given up before it was used, to be discarded"},
 	{Current, Retiring, "another version took over, or the role was deleted"},
 	{Retiring, Current, "rollback, or a step failed"},
 	{Retiring, Disabled, "retire_at passed or emergency, disabled at the target"},
 	{Disabled, Retired, "destroyed at the target"},
 	{Disabled, Current, "rollback, Prepare brought it back"},
+	{Disabled, Standby, "rollback that is announced first, brought back and verified"},
 	{Retired, Current, "rollback, Prepare made it anew"},
+	{Retired, Standby, "rollback that is announced first, made anew and verified"},
+	{Standby, Disabled, "rollback given up while it was announced, to be ended again"},
 }
 
 // mayBecome asks the table.
@@ -84,9 +87,15 @@ type Version struct {
 	// Undo asks to undo Prepare: the version was prepared, wholly or in part, by
 	// a rotation that did not make it current.
 	Undo bool `json:"undo,omitempty"`
-	// Ahead marks a pending version that is on its way to standby, outside any
-	// rotation.
+	// Ahead marks a version that is on its way to standby, outside any rotation.
 	Ahead bool `json:"ahead,omitempty"`
+	// Returns marks a version that was current once and is, or is to be, announced again
+	// before a rollback makes it so; it serves nothing but that rollback.
+	Returns bool `json:"returns,omitempty"`
+	// AnnouncedTime is when it came to stand by, ReadyAt from when on an ordinary
+	// rotation may make it current.
+	AnnouncedTime time.Time `json:"announced_time,omitzero"`
+	ReadyAt       time.Time `json:"ready_at,omitzero"`
 	// HasMaterial tells whether the secret bytes are still kept.
 	HasMaterial bool `json:"has_material,omitempty"`
 
@@ -137,7 +146,7 @@ func (v *Version) Of(incident string) bool { return slices.Contains(v.Incidents,
 
 // Settled tells whether nothing remains to be done outside for the version.
 func (v *Version) Settled() bool {
-	return !v.Undo && (v.State == Discarded || v.State == Retired && v.Proof != nil && (v.Proof.Dead || v.Proof.Unprovable))
+	return !v.Undo && !v.Ahead && (v.State == Discarded || v.State == Retired && v.Proof != nil && (v.Proof.Dead || v.Proof.Unprovable))
 }
 
 // moveTo changes the state if the table allows it.

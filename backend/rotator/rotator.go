@@ -82,6 +82,7 @@ type Role struct {
 	Connection       string
 	ConnectionValues option.Values
 	Grace            time.Duration
+	Interval         time.Duration // the least time between two scheduled rotations
 }
 
 // Live is a version with its material: the current one beside an effect on another,

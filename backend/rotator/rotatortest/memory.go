@@ -271,6 +271,11 @@ func (m *Memory) InPlace(r *rotator.Role) bool {
 	return err == nil && decoded.InPlace
 }
 
+// Load implements rotator.LiveUser.
+func (m *Memory) Load(_ *rotation.Version, material secret.Map) (any, error) {
+	return material["password"].Reveal(), nil
+}
+
 // Use implements rotator.LiveUser: it seals a text with the current version, or
 // opens one that any live version sealed.
 func (m *Memory) Use(_ context.Context, live *rotator.LiveVersions, request any) (any, error) {
@@ -300,7 +305,8 @@ type Open struct {
 
 // seal stands in for cryptography: what matters is whose material it takes.
 func seal(v *rotator.Live, text string) string {
-	return fmt.Sprintf("%x:%s", sha256.Sum256([]byte(v.Material["password"].Reveal())), text)
+	password, _ := v.Ready.(string)
+	return fmt.Sprintf("%x:%s", sha256.Sum256([]byte(password)), text)
 }
 
 // MemoryConnection is the connection type of the in-memory kind.

@@ -1,0 +1,58 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+)
+
+// Use puts a role's versions to use, for kinds that sign or encrypt with them. Like
+// reading, it takes no lock of the role and, from the cache, no storage.
+func (e *Engine) Use(ctx context.Context, name string, request any) (answer any, err error) {
+	snap, err := e.snapshot(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	kind, ok := e.rotators[snap.kind].(rotator.LiveUser)
+	if !ok {
+		return nil, fault.New(fault.Invalid, "role %q is of type %s, whose versions are read and not used here", name, snap.kind)
+	}
+	if snap.live.Current == nil {
+		return nil, fault.New(fault.NotFound, "role %q has no current version yet", name)
+	}
+	live := *snap.live
+	live.Now = e.clock.Now()
+	return kind.Use(ctx, &live, request)
+}
+
+// loadVersions readies every version that may be put to use.
+func (e *Engine) loadVersions(ctx context.Context, s *subject, kind rotator.LiveUser, view *rotator.Role) (*rotator.LiveVersions, error) {
+	live := &rotator.LiveVersions{Role: view}
+	current := -1
+	for i := range s.state.Versions {
+		v := s.state.Versions[i]
+		if !readable(&v) && v.State != rotation.Standby {
+			live.Ended = append(live.Ended, v)
+			continue
+		}
+		material, err := e.store.Material(ctx, s.name, v.Number)
+		if err != nil {
+			return nil, err
+		}
+		ready, err := kind.Load(&v, material)
+		if err != nil {
+			return nil, fmt.Errorf("load version %d of %s: %w", v.Number, s.name, err)
+		}
+		if v.Number == s.state.Current {
+			current = len(live.All)
+		}
+		live.All = append(live.All, rotator.Live{Version: v, Material: material, Ready: ready})
+	}
+	if current >= 0 {
+		live.Current = &live.All[current]
+	}
+	return live, nil
+}

@@ -194,6 +194,9 @@ type RoleStatus struct {
 	// InUse has, for each retiring version, who still uses it.
 	InUse         map[int][]rotator.Use
 	OpenIncidents []string
+	// RevokedIDs are the identifiers of versions that leaked, for kinds whose versions are
+	// used here; nil for others.
+	RevokedIDs []string
 }
 
 // ConnectionView is a stored connection without its secrets.

@@ -279,6 +279,9 @@ func (e *Engine) RoleStatus(ctx context.Context, name string) (*RoleStatus, erro
 		ConsecutiveFailures: s.state.Failures, Rotation: s.state.InFlight, LastRotation: s.state.Last,
 		Versions: s.state.Versions, InUse: map[int][]rotator.Use{},
 	}
+	if _, ok := e.rotators[s.role.Type].(rotator.LiveUser); ok {
+		out.RevokedIDs = s.revoked()
+	}
 	for _, link := range s.state.Incidents {
 		out.OpenIncidents = append(out.OpenIncidents, link.ID)
 		if steps := s.nextSteps(link.ID); len(steps) > 0 && out.StateReason == "" {
@@ -295,6 +298,17 @@ func (e *Engine) RoleStatus(ctx context.Context, name string) (*RoleStatus, erro
 		e.logger.Warn("could not ask who uses the retiring versions", "role", name, "error", failureOf(err, nil).Message)
 	}
 	return out, nil
+}
+
+// revoked lists the identifiers of versions that leaked, the oldest first.
+func (s *subject) revoked() []string {
+	ids := []string{}
+	for i := range s.state.Versions {
+		if v := &s.state.Versions[i]; v.Compromised {
+			ids = append(ids, v.Identifier)
+		}
+	}
+	return ids
 }
 
 // reason says in words what a state that needs nobody is about.

@@ -101,6 +101,23 @@ func (f *Faulty) AnnounceAhead(r *rotator.Role) time.Duration {
 	return 0
 }
 
+// DefaultGrace implements rotator.Gracer: the kind's constant where the wrapped kind does
+// not.
+func (f *Faulty) DefaultGrace(r *rotator.Role) time.Duration {
+	if g, ok := f.full.(rotator.Gracer); ok {
+		return g.DefaultGrace(r)
+	}
+	return f.full.Kind().Grace
+}
+
+// Advice implements rotator.Adviser where the wrapped kind does.
+func (f *Faulty) Advice(r *rotator.Role, leaked []rotation.Version, current rotation.Version, now time.Time) []string {
+	if a, ok := f.full.(rotator.Adviser); ok {
+		return a.Advice(r, leaked, current, now)
+	}
+	return nil
+}
+
 // PrepareIsIrreversible implements rotator.Irreversible where the wrapped kind does.
 func (f *Faulty) PrepareIsIrreversible(r *rotator.Role) bool {
 	i, ok := f.full.(rotator.Irreversible)

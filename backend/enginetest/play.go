@@ -24,7 +24,8 @@ import (
 // Stage is the world in which plays are given: one kind and strategy, and a target
 // that starts empty.
 type Stage struct {
-	Rotator    func(*Faults) rotator.Rotator
+	Rotator func(*Faults) rotator.Rotator
+	// Connection is nil for a kind that needs none.
 	Connection func(*Faults) rotator.ConnectionKind
 	// Address and Secrets make the connection, Role and RoleSecrets the role's own
 	// options.
@@ -36,6 +37,8 @@ type Stage struct {
 	Login func(rendered map[string]any) error
 	// Objects lists what is at the target and bears a mark.
 	Objects func() ([]string, error)
+	// Begin is told of the play before it begins, where the mount itself is the target.
+	Begin func(*Play)
 	// Step is how far the clock moves at a time.
 	Step time.Duration
 	// Storage wraps a process's storage; nil leaves it. Seeded bugs sit here.
@@ -104,6 +107,9 @@ func (s *syncBuffer) String() string {
 // NewPlay starts the first process, with faults.
 func NewPlay(stage *Stage, faults *Faults) *Play {
 	p := &Play{stage: stage, Clock: NewClock(), Disk: NewDisk(), System: &System{}, others: map[string]bool{}, seen: map[string]bool{}, Versions: map[int]bool{}}
+	if stage.Begin != nil {
+		stage.Begin(p)
+	}
 	p.boot(faults)
 	return p
 }
@@ -114,13 +120,16 @@ func (p *Play) boot(faults *Faults) {
 	if p.stage.Storage != nil {
 		storage = p.stage.Storage(storage)
 	}
-	p.engine = backend.New(backend.Options{
+	options := backend.Options{
 		Storage: storage, System: p.System, Clock: p.Clock,
-		Logger:      hclog.New(&hclog.LoggerOptions{Output: &p.log, Level: hclog.Debug}),
-		Rotators:    []rotator.Rotator{p.stage.Rotator(faults)},
-		Connections: []rotator.ConnectionKind{p.stage.Connection(faults)},
-		Steps:       p.stage.Steps, Observer: p.stage.Observer, Sink: p.stage.Sink,
-	})
+		Logger:   hclog.New(&hclog.LoggerOptions{Output: &p.log, Level: hclog.Debug}),
+		Rotators: []rotator.Rotator{p.stage.Rotator(faults)},
+		Steps:    p.stage.Steps, Observer: p.stage.Observer, Sink: p.stage.Sink,
+	}
+	if p.stage.Connection != nil {
+		options.Connections = []rotator.ConnectionKind{p.stage.Connection(faults)}
+	}
+	p.engine = backend.New(options)
 	_ = p.engine.Start(context.Background())
 }
 
@@ -207,6 +216,13 @@ func (p *Play) until(what string, reached func() bool, do func(ctx context.Conte
 
 // Create writes connection and role until both exist.
 func (p *Play) Create(extra option.Values) {
+	if p.stage.Connection != nil {
+		p.connect()
+	}
+	p.createRole(RoleName, extra)
+}
+
+func (p *Play) connect() {
 	p.until("connection", func() bool {
 		_, err := p.engine.Connection(context.Background(), ConnectionName)
 		return err == nil
@@ -218,7 +234,6 @@ func (p *Play) Create(extra option.Values) {
 		_, err := e.WriteConnection(ctx, backend.Write{Name: ConnectionName, Given: given, Secrets: p.stage.Secrets})
 		return err
 	})
-	p.createRole(RoleName, extra)
 }
 
 // Add makes further roles on the same connection.
@@ -232,8 +247,10 @@ func (p *Play) Add(extra option.Values, names ...string) {
 func (p *Play) createRole(name string, extra option.Values) {
 	p.until("role", func() bool { return p.stateOf(name).Current > 0 }, func(ctx context.Context, e *backend.Engine) error {
 		given := option.Values{
-			"type": p.stage.Rotator(NewFaults(None, 0)).Kind().Name, "connection": ConnectionName,
-			"rotation_period": int64(600), "grace_period": int64(40),
+			"type": p.stage.Rotator(NewFaults(None, 0)).Kind().Name, "rotation_period": int64(600), "grace_period": int64(40),
+		}
+		if p.stage.Connection != nil {
+			given["connection"] = ConnectionName
 		}
 		for _, values := range []option.Values{p.stage.Role, extra} {
 			for k, v := range values {

@@ -50,7 +50,6 @@ func (s *State) UndoDone(number int, now time.Time) error {
 	return v.moveTo(Discarded)
 }
 
-
 // Delete turns the state into that of a deleted role: what readers hold retires
 // after its grace, what leaked and everything else at once.
 func (s *State) Delete(now time.Time) error {

@@ -7,8 +7,10 @@ import (
 // rules are a role's options, ready for many requests.
 type rules struct {
 	*roleOptions
-	role    *rotator.Role
-	claims  map[string]bool // that callers may set
+	role *rotator.Role
+	// claims and headers are those that callers may set; claims with how JSON writes
+	// their names.
+	claims  map[string]string
 	headers map[string]bool
 }
 
@@ -29,17 +31,15 @@ func rulesOf(live *rotator.LiveVersions) (*rules, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &rules{roleOptions: o, role: live.Role, claims: setOf(o.AllowedClaims), headers: setOf(o.AllowedHeaders)}
+	r := &rules{roleOptions: o, role: live.Role, claims: map[string]string{}, headers: map[string]bool{}}
+	for _, name := range o.AllowedClaims {
+		r.claims[name] = asMember(name)
+	}
+	for _, name := range o.AllowedHeaders {
+		r.headers[name] = true
+	}
 	if k != nil {
 		k.rules.Store(r)
 	}
 	return r, nil
-}
-
-func setOf(names []string) map[string]bool {
-	out := make(map[string]bool, len(names))
-	for _, name := range names {
-		out[name] = true
-	}
-	return out
 }

@@ -3,7 +3,6 @@ package jwt
 import (
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"runtime"
 	"slices"
@@ -82,22 +81,18 @@ func newForm(r *rules, live *rotator.LiveVersions, request SignRequest) (*form, 
 		return nil, err
 	}
 	f.template = template
-	return f, nil
+	return f, f.fillCommon()
 }
 
 // sign makes one token.
 func (f *form) sign(k *key, item *SignItem) (out Signed) {
-	claims, expire, err := f.fill(item)
+	payload, expire, err := f.fill(item)
 	if err != nil {
 		return Signed{Err: err}
 	}
 	signer, err := f.signer(k, item.Headers)
 	if err != nil {
 		return Signed{Err: err}
-	}
-	payload, err := json.Marshal(claims)
-	if err != nil {
-		return Signed{Err: fault.Field(claimsField, "cannot be written as JSON")}
 	}
 	if len(payload) > maxClaimsBytes {
 		return Signed{Err: fault.Field(claimsField, "have %d bytes as JSON: at most %d are signed", len(payload), maxClaimsBytes)}

@@ -198,7 +198,7 @@ func TestReconcile(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	m := newMount(t)
-	require.Equal(t, map[string]any{"paused": false, "max_concurrent_rotations": 16, "overdue_after": int64(604800), "history_limit": 100},
+	require.Equal(t, map[string]any{"paused": false, "max_concurrent_rotations": 16, "overdue_after": int64(604800), "history_limit": 100, "external_url": nil},
 		m.must(read, "config", nil).Data)
 	m.must(update, "config", map[string]any{"overdue_after": "2d", "paused": "true"})
 	got := m.must(read, "config", nil).Data
@@ -206,6 +206,22 @@ func TestConfig(t *testing.T) {
 	require.Equal(t, true, got["paused"])
 	require.Equal(t, 100, got["history_limit"], "left out, kept")
 	m.refuses(update, "config", map[string]any{"history_limit": 0}, "history_limit: ")
+
+	for given, want := range map[string]any{
+		"https://vault.example.com:8200/": "https://vault.example.com:8200", "HTTP://10.0.0.1": "http://10.0.0.1",
+		"https://example.com/vault//": "https://example.com/vault", "": nil,
+	} {
+		require.Equal(t, want, m.must(update, "config", map[string]any{"external_url": given}).Data["external_url"], given)
+	}
+	m.must(update, "config", map[string]any{"external_url": "https://vault.example.com"})
+	for _, given := range []string{
+		"vault.example.com", "ftp://vault", "https://", "https://:8200", "https://user@vault", "https://:pw@vault", "https://vault?", "https://vault/#",
+		"https://vault/?a=b", "https://vault:port", "https:vault", "//vault", "/", " https://vault",
+	} {
+		sentence := m.refuses(update, "config", map[string]any{"external_url": given}, "external_url: must be an http or https URL")
+		require.NotContains(t, sentence, "pw")
+	}
+	require.Equal(t, "https://vault.example.com", m.must(update, "config", map[string]any{"external_url": nil}).Data["external_url"], "null: not given")
 
 	sentence := m.fails(http.StatusConflict, update, "rotate/app", nil)
 	require.Contains(t, sentence, "paused")

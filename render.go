@@ -129,6 +129,7 @@ func renderConfig(c store.Config) map[string]any {
 		"max_concurrent_rotations": c.MaxConcurrentRotations,
 		"overdue_after":            c.OverdueAfter.Seconds(),
 		"history_limit":            c.HistoryLimit,
+		"external_url":             orNull(c.ExternalURL),
 	}
 }
 

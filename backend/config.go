@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/url"
+	"strings"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
@@ -19,11 +21,16 @@ func ConfigOptions() option.Set {
 		{Name: "max_concurrent_rotations", Type: option.Int, Default: int64(d.MaxConcurrentRotations), Help: "How many roles are worked on at the same time, 1 to 256. Requests about one role have a few places of their own."},
 		{Name: "overdue_after", Type: option.Duration, Default: d.OverdueAfter.Seconds(), Help: "From which lateness a role is overdue, and rotates outside its window."},
 		{Name: "history_limit", Type: option.Int, Default: int64(d.HistoryLimit), Help: "How many ended rotations are kept per role, 1 to 10000."},
+		{Name: "external_url", Type: option.String, Help: "Where verifiers of tokens reach this Vault, such as https://vault.example.com:8200, without /v1. Discovery documents of jwt roles are made of it; without it there are none. An empty value clears it."},
 	}
 }
 
 // Config returns the mount-wide settings.
 func (e *Engine) Config(ctx context.Context) (store.Config, error) { return e.store.Config(ctx) }
+
+// ExternalURL is where clients reach Vault, or "". It asks no storage: anyone may
+// make the requests that need it.
+func (e *Engine) ExternalURL() string { return e.config.Load().ExternalURL }
 
 // WriteConfig changes what was given, and leaves the rest.
 func (e *Engine) WriteConfig(ctx context.Context, w Write) (store.Config, error) {
@@ -47,6 +54,9 @@ func (e *Engine) WriteConfig(ctx context.Context, w Write) (store.Config, error)
 	case config.OverdueAfter <= 0:
 		return config, fault.Field("overdue_after", "must be longer than zero")
 	}
+	if config.ExternalURL, err = externalURL(config.ExternalURL); err != nil {
+		return config, err
+	}
 	if err := e.store.PutConfig(ctx, config); err != nil {
 		return config, err
 	}
@@ -55,6 +65,19 @@ func (e *Engine) WriteConfig(ctx context.Context, w Write) (store.Config, error)
 		e.forgetAll() // roles were passed over meanwhile
 	}
 	return config, nil
+}
+
+// externalURL checks an address under which clients reach Vault, and takes the
+// slashes off its end.
+func externalURL(given string) (string, error) {
+	if given == "" {
+		return "", nil
+	}
+	u, err := url.Parse(strings.TrimRight(given, "/"))
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.User != nil || strings.ContainsAny(given, "?#") {
+		return "", fault.Field("external_url", "must be an http or https URL without user, query and fragment, such as https://vault.example.com:8200")
+	}
+	return u.String(), nil
 }
 
 // overlay lays given values over a document whose json names are the options'.

@@ -29,6 +29,8 @@ type Config struct {
 	MaxConcurrentRotations int               `json:"max_concurrent_rotations"`
 	OverdueAfter           rotation.Duration `json:"overdue_after"`
 	HistoryLimit           int               `json:"history_limit"`
+	// ExternalURL is where clients reach Vault, without a slash at its end.
+	ExternalURL string `json:"external_url,omitempty"`
 }
 
 // DefaultConfig is in force until an operator writes another.

@@ -16,6 +16,8 @@ import (
 const (
 	exampleIncidentID = "20260301T100000Z-5f2c9a1e"
 	exampleRotationID = "0c5e7a52-93d1-4c1e-8f0b-2a6d3b9e4f17"
+	exampleSigned     = "eyJhbGciOi..."
+	exampleKeyID      = "cn-I_WNMClehiVp51i_0VpOENW1upEerA8sEam5hn-s"
 )
 
 var exampleTime = time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
@@ -74,6 +76,13 @@ func exampleRoleStatus() map[string]any {
 		"last_vault_rotation": "2026-03-01T10:00:00Z", "next_rotation": "2026-03-31T10:00:00Z", "overdue_seconds": 0,
 		"consecutive_failures": 0, "rotation": nil, "last_rotation": exampleRotation(rotation.Scheduled),
 		"versions": []any{retiring, current}, "open_incidents": []any{},
+	}
+}
+
+func exampleJWK() map[string]any {
+	return map[string]any{
+		"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": exampleKeyID,
+		"x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM",
 	}
 }
 

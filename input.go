@@ -29,7 +29,8 @@ func addressesPath(op logical.Operation) bool {
 // checkInput refuses what no handler should see, each with a sentence that names
 // the field: names out of bounds, fields that the path does not have (Vault would
 // only warn, after the deed), and values of another form. No sentence repeats a
-// value: it may be a secret in the wrong place.
+// value: it may be a secret in the wrong place. Objects and lists that came as JSON
+// text, which is all that the command line can give, are read into the request.
 func (b *Backend) checkInput(req *logical.Request) error {
 	if err := checkSegments(req.Path); err != nil {
 		return err
@@ -46,7 +47,7 @@ func (b *Backend) checkInput(req *logical.Request) error {
 		schema, known := path.Fields[name]
 		switch {
 		case known:
-			if err := checkForm(req, name, schema); err != nil {
+			if err := checkForm(req.Data, name, schema); err != nil {
 				return err
 			}
 		case req.Operation != logical.ReadOperation && req.Operation != logical.ListOperation:
@@ -69,8 +70,11 @@ func checkSegments(path string) error {
 	return nil
 }
 
-func checkForm(req *logical.Request, name string, schema *framework.FieldSchema) error {
-	data := framework.FieldData{Raw: req.Data, Schema: map[string]*framework.FieldSchema{name: schema}}
+func checkForm(values map[string]any, name string, schema *framework.FieldSchema) error {
+	if schema.Type == framework.TypeMap || schema.Type == framework.TypeSlice {
+		return readJSON(values, name, schema.Type)
+	}
+	data := framework.FieldData{Raw: values, Schema: map[string]*framework.FieldSchema{name: schema}}
 	if _, _, err := data.GetOkErr(name); err != nil {
 		return fault.Field(name, "must be %s", form(schema.Type))
 	}
@@ -90,6 +94,10 @@ func form(t framework.FieldType) string {
 		return "pairs of key=value, one at a time, or a JSON object of strings"
 	case framework.TypeCommaStringSlice:
 		return "a list of texts: separated by commas, or a JSON array"
+	case framework.TypeMap:
+		return `a JSON object such as {"sub": "user-1"}`
+	case framework.TypeSlice:
+		return `a JSON list such as [{"claims": {"sub": "user-1"}}]`
 	case framework.TypeStringSlice:
 		return "one text or more: the field repeated, or a JSON array"
 	default:
@@ -99,19 +107,25 @@ func form(t framework.FieldType) string {
 
 // unknownField names the field and what was probably meant.
 func unknownField(path *framework.Path, name string) error {
-	const most = 64
-	shown := name
-	if len(shown) > most {
-		shown = shown[:most] + "..."
-	}
 	var fields []string
 	for field := range path.Fields {
 		if !strings.Contains(path.Pattern, "<"+field+">") {
 			fields = append(fields, field)
 		}
 	}
+	return unknown(name, PathName(path), fields)
+}
+
+// unknown names a field that whole does not have, and what was probably meant of
+// those that it has.
+func unknown(name, whole string, fields []string) error {
+	const most = 64
+	shown := name
+	if len(shown) > most {
+		shown = shown[:most] + "..."
+	}
 	slices.Sort(fields)
-	where := "is not a field of " + PathName(path)
+	where := "is not a field of " + whole
 	switch near := nearest(name, fields); {
 	case near != "":
 		return fault.Field(shown, "%s; did you mean %s?", where, near)

@@ -88,7 +88,7 @@ func TestNearest(t *testing.T) {
 }
 
 func TestPathNames(t *testing.T) {
-	for _, name := range []string{"config", "connections/:name/check", "creds/:name/versions/:version", "incidents/:id"} {
+	for _, name := range []string{"config", "connections/:name/check", "creds/:name/versions/:version", "incidents/:id", "oidc/:name/.well-known/openid-configuration"} {
 		require.Equal(t, name, PathName(&framework.Path{Pattern: "^" + pattern(name) + "$"}))
 	}
 	require.Equal(t, "roles", PathName(&framework.Path{Pattern: lists("roles")}))

@@ -63,9 +63,6 @@ A version that has ended answers 404.`,
 }
 
 func credsFields() map[string]*framework.FieldSchema {
-	sometimes := func(t framework.FieldType, description string) *framework.FieldSchema {
-		return &framework.FieldSchema{Type: t, Description: description}
-	}
 	return map[string]*framework.FieldSchema{
 		"last_vault_rotation": text("When the credential last changed, RFC 3339; a rollback is a change too."),
 		"ttl":                 number("For how many seconds the credential certainly stays valid."),
@@ -77,6 +74,11 @@ func credsFields() map[string]*framework.FieldSchema {
 		"port":                sometimes(framework.TypeInt, "(type postgresql) Its port."),
 		"database":            sometimes(framework.TypeString, "(type postgresql) Its name."),
 		"connection_url":      sometimes(framework.TypeString, "(type postgresql) All of it as one URL, ready to use."),
+		"kid":                 sometimes(framework.TypeString, "(type jwt) Id of the key."),
+		"algorithm":           sometimes(framework.TypeString, "(type jwt) What it signs with, such as ES256 (RFC 7518)."),
+		"public_key":          sometimes(framework.TypeString, "(type jwt) The public key, PEM."),
+		"public_jwk":          sometimes(framework.TypeMap, "(type jwt) The public key as a JSON Web Key (RFC 7517)."),
+		"private_key":         sometimes(framework.TypeString, "(type jwt) The private key, PEM; only of a role with exportable=true."),
 	}
 }
 

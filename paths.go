@@ -24,6 +24,7 @@ var captures = map[string]string{
 
 // pattern turns "roles/:name" into what Vault's router wants.
 func pattern(path string) string {
+	path = strings.ReplaceAll(path, ".", `\.`)
 	for name, expression := range captures {
 		path = strings.ReplaceAll(path, name, expression)
 	}
@@ -37,7 +38,7 @@ func PathName(p *framework.Path) string {
 	for name, expression := range captures {
 		path = strings.ReplaceAll(path, expression, name)
 	}
-	return path
+	return strings.ReplaceAll(path, `\.`, ".")
 }
 
 // lists is the pattern of a path that only lists.
@@ -148,6 +149,9 @@ func deleteTakes(req *logical.Request, fields ...string) error {
 	}
 	return nil
 }
+
+// given tells whether a request has a field; JSON null is none.
+func given(data *framework.FieldData, name string) bool { return data.Raw[name] != nil }
 
 func named(data *framework.FieldData) string { return data.Get("name").(string) }
 

@@ -2,7 +2,9 @@ package rotationsecrets
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -89,8 +91,8 @@ func TestStatus(t *testing.T) {
 	require.Len(t, versions, 2)
 	require.Equal(t, []any{}, versions[0].(map[string]any)["in_use"], "asked, and nobody does")
 	require.Nil(t, versions[1].(map[string]any)["in_use"], "not asked")
-	for key := range roleStatusFields() {
-		require.Contains(t, one, key)
+	for key, field := range roleStatusFields() {
+		require.Equal(t, field.Required, slices.Contains(slices.Collect(maps.Keys(one)), key), key)
 	}
 	m.fails(http.StatusNotFound, read, "status/nobody", nil)
 }

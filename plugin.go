@@ -8,7 +8,8 @@
 // every kind of secret and every type of connection.
 //
 //	plugin.go    assembly and the life cycle that Vault drives
-//	input.go     what every request must satisfy before a handler sees it
+//	input*.go    what every request must satisfy before a handler sees it
+//	identity.go  who asks, for claims that name the caller
 //	errors.go    faults of the engine to answers of Vault
 //	fields.go    declared options to Vault's fields, and back to given values
 //	render.go    the engine's types to answers, with their schemas
@@ -23,6 +24,7 @@ import (
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/jwt"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/postgresql"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
@@ -50,7 +52,7 @@ type kinds struct {
 // view before the mount is set up.
 func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
 	return assemble(ctx, conf, kinds{
-		rotators:    []rotator.Rotator{postgresql.New()},
+		rotators:    []rotator.Rotator{postgresql.New(), jwt.New()},
 		connections: []rotator.ConnectionKind{postgresql.NewConnectionKind()},
 	})
 }
@@ -73,7 +75,7 @@ func assemble(ctx context.Context, conf *logical.BackendConfig, k kinds) (*Backe
 		BackendType:    logical.TypeLogical,
 		RunningVersion: Version,
 		Help:           rootHelp,
-		PathsSpecial:   &logical.Paths{SealWrapStorage: store.SealWrapped()},
+		PathsSpecial:   &logical.Paths{SealWrapStorage: store.SealWrapped(), Unauthenticated: unauthenticated()},
 		Paths:          b.paths(),
 		InitializeFunc: func(ctx context.Context, _ *logical.InitializationRequest) error { return engine.Start(ctx) },
 		PeriodicFunc:   func(ctx context.Context, _ *logical.Request) error { return engine.Tick(ctx) },
@@ -87,10 +89,12 @@ func assemble(ctx context.Context, conf *logical.BackendConfig, k kinds) (*Backe
 
 // paths lists every path, in the order in which the documentation tells of them. No
 // two overlap; the framework tries them one after another, so what applications
-// read all day comes first.
+// ask for all day comes first.
 func (b *Backend) paths() []*framework.Path {
 	return framework.PathAppend(
 		b.credsPaths(),
+		b.jwtPaths(),
+		b.jwksPaths(),
 		b.configPaths(),
 		b.connectionPaths(),
 		b.rolePaths(),
@@ -133,7 +137,8 @@ next version, proves that it works, switches readers to it, lets the old one run
 out, ends it, and proves it dead.
 
 Write a connection (how to reach the system in which a secret lives) and a role
-(the policy for one secret); applications then read creds/:name. Operators rotate
-by hand with rotate/:name, go back with rollback/:name, declare a leak with
-emergency/:name, and see everything at a glance in status.
+(the policy for one secret); applications then read creds/:name, or have tokens
+signed by it at sign/:name. Operators rotate by hand with rotate/:name, go back with
+rollback/:name, declare a leak with emergency/:name, and see everything at a glance
+in status.
 `

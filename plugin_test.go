@@ -3,6 +3,7 @@ package rotationsecrets
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,26 +23,34 @@ type mount struct {
 	backend *Backend
 	storage logical.Storage
 	memory  *rotatortest.Memory
+	// others are further kinds of secret.
+	others []rotator.Rotator
 }
 
 func newMount(t *testing.T) *mount {
 	t.Helper()
 	m := &mount{t: t, storage: &logical.InmemStorage{}, memory: rotatortest.NewMemory()}
-	m.backend = m.assemble(&logical.StaticSystemView{})
-	require.NoError(t, m.backend.Initialize(t.Context(), &logical.InitializationRequest{Storage: m.storage}))
+	m.start(&logical.StaticSystemView{})
 	return m
+}
+
+func (m *mount) start(view logical.SystemView) {
+	t := m.t
+	t.Helper()
+	m.backend = m.assemble(view)
+	require.NoError(t, m.backend.Initialize(t.Context(), &logical.InitializationRequest{Storage: m.storage}))
 }
 
 // on is the same mount on another node of the cluster.
 func (m *mount) on(view *logical.StaticSystemView) *mount {
-	return &mount{t: m.t, storage: m.storage, memory: m.memory, backend: m.assemble(view)}
+	return &mount{t: m.t, storage: m.storage, memory: m.memory, others: m.others, backend: m.assemble(view)}
 }
 
-func (m *mount) assemble(view *logical.StaticSystemView) *Backend {
+func (m *mount) assemble(view logical.SystemView) *Backend {
 	m.t.Helper()
 	b, err := assemble(m.t.Context(), &logical.BackendConfig{
 		Logger: hclog.NewNullLogger(), System: view, StorageView: m.storage,
-	}, kinds{rotators: []rotator.Rotator{m.memory}, connections: []rotator.ConnectionKind{rotatortest.MemoryConnection{World: m.memory.World}}})
+	}, kinds{rotators: append([]rotator.Rotator{m.memory}, m.others...), connections: []rotator.ConnectionKind{rotatortest.MemoryConnection{World: m.memory.World}}})
 	require.NoError(m.t, err)
 	m.t.Cleanup(func() { b.Cleanup(context.Background()) })
 	return b
@@ -125,12 +134,14 @@ func TestFactoryAssemblesTheRelease(t *testing.T) {
 	b := release(t)
 	require.Equal(t, logical.TypeLogical, b.Type())
 	require.Contains(t, b.SpecialPaths().SealWrapStorage, "material/")
-	require.Empty(t, b.SpecialPaths().Unauthenticated)
 	require.Regexp(t, `^v\d+\.\d+\.\d+`, b.PluginVersion().Version)
 }
 
-// changing are the operations with effects.
-var changing = []logical.Operation{logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation}
+// changing are the operations with effects, but for those that only compute.
+var (
+	changing  = []logical.Operation{logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation}
+	computing = []string{"sign/:name", "verify/:name"}
+)
 
 func TestEveryPathIsDocumentedAndForwarded(t *testing.T) {
 	ids := map[string]string{}
@@ -166,11 +177,10 @@ func checkOperation(t *testing.T, path string, op logical.Operation, p framework
 			require.Contains(t, answer.Fields, key, "%s: the example has a key that its schema has not", op)
 		}
 	}
-	for _, c := range changing {
-		if op == c {
-			require.True(t, p.ForwardPerformanceStandby, op)
-			require.True(t, p.ForwardPerformanceSecondary, op)
-		}
+	if slices.Contains(changing, op) {
+		forwarded := !slices.Contains(computing, path)
+		require.Equal(t, forwarded, p.ForwardPerformanceStandby, op)
+		require.Equal(t, forwarded, p.ForwardPerformanceSecondary, op)
 	}
 	if op == logical.CreateOperation {
 		return // shares its OpenAPI id with update

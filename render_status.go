@@ -40,6 +40,7 @@ func roleStatusFields() map[string]*framework.FieldSchema {
 	fields["last_rotation"] = object("The Rotation that ended last.")
 	fields["versions"] = list("Every Version that is kept, by number.")
 	fields["open_incidents"] = list("Ids of the incidents that are not contained.")
+	fields["revoked_kids"] = sometimes(framework.TypeSlice, "(type jwt) Ids of keys that leaked: no token of theirs is to be trusted.")
 	return fields
 }
 
@@ -94,6 +95,9 @@ func renderRoleStatus(s *backend.RoleStatus) map[string]any {
 	out["last_rotation"] = optionalRotation(s.LastRotation)
 	out["versions"] = versions
 	out["open_incidents"] = sentences(s.OpenIncidents)
+	if s.Type == jwt.Type {
+		out["revoked_kids"] = sentences(s.RevokedIDs)
+	}
 	return out
 }
 

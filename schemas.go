@@ -8,6 +8,10 @@ func always(t framework.FieldType, description string) *framework.FieldSchema {
 	return &framework.FieldSchema{Type: t, Required: true, Description: description}
 }
 
+func sometimes(t framework.FieldType, description string) *framework.FieldSchema {
+	return &framework.FieldSchema{Type: t, Description: description}
+}
+
 func text(about string) *framework.FieldSchema   { return always(framework.TypeString, about) }
 func number(about string) *framework.FieldSchema { return always(framework.TypeInt, about) }
 func flag(about string) *framework.FieldSchema   { return always(framework.TypeBool, about) }

@@ -194,8 +194,8 @@ type RoleStatus struct {
 	// InUse has, for each retiring version, who still uses it.
 	InUse         map[int][]rotator.Use
 	OpenIncidents []string
-	// RevokedIDs are the identifiers of versions that leaked, for kinds whose versions are
-	// used here; nil for others.
+	// RevokedIDs are the identifiers of versions that leaked, for kinds whose versions
+	// are used here; nil for others.
 	RevokedIDs []string
 }
 

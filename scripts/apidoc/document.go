@@ -47,11 +47,18 @@ var operations = []struct {
 }
 
 // document writes Markdown.
-type document struct{ out io.Writer }
+type document struct {
+	out io.Writer
+	// open are the paths that need no token.
+	open []string
+}
 
 func (d document) printf(format string, args ...any) { _, _ = fmt.Fprintf(d.out, format, args...) }
 
 func (d document) write(b *rotationsecrets.Backend) {
+	for _, path := range b.SpecialPaths().Unauthenticated {
+		d.open = append(d.open, strings.ReplaceAll(path, "+", ":name"))
+	}
 	d.printf("%s", introduction)
 	d.contents(b.Paths)
 	d.objects()
@@ -141,7 +148,11 @@ func (d document) fields(p *framework.Path) {
 
 func (d document) operation(path *framework.Path, verb, capability string, p framework.OperationProperties) {
 	name := rotationsecrets.PathName(path)
-	d.printf("### %s `%s`\n\n%s Capability: %s.\n\n", strings.ToUpper(verb[:1])+verb[1:], name, oneLine(p.Summary), capability)
+	needs, command := "Capability: "+capability, command
+	if slices.Contains(d.open, name) {
+		needs, command = "Needs no token", fetch
+	}
+	d.printf("### %s `%s`\n\n%s %s.\n\n", strings.ToUpper(verb[:1])+verb[1:], name, oneLine(p.Summary), needs)
 	for _, e := range p.Examples {
 		if e.Description != "" {
 			d.printf("%s\n\n", oneLine(e.Description))

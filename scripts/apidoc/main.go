@@ -43,6 +43,6 @@ func run(out *bytes.Buffer) error {
 	if !ok {
 		return fmt.Errorf("the factory made a %T", mount)
 	}
-	document{out}.write(backend)
+	document{out: out}.write(backend)
 	return nil
 }

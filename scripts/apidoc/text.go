@@ -32,11 +32,19 @@ func command(verb, path string, data map[string]any) string {
 	return strings.Join(words[:3], " ") + " \\\n    " + strings.Join(words[3:], " \\\n    ")
 }
 
+// fetch is the command for a document that comes without Vault's envelope.
+func fetch(_, path string, _ map[string]any) string {
+	return "curl $VAULT_ADDR/v1/" + mount + filled(path)
+}
+
 // filled puts names into the places that vary.
 func filled(path string) string {
 	name := "database"
-	if strings.HasPrefix(path, "connections/") {
+	switch kind, _, _ := strings.Cut(path, "/"); kind {
+	case "connections":
 		name = "main"
+	case "sign", "verify", "jwks", "oidc":
+		name = "session"
 	}
 	return strings.NewReplacer(":name", name, ":id", "20260301T100000Z-5f2c9a", ":version", "3").Replace(path)
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/jwt"
 )
 
 func summaryFields() map[string]*framework.FieldSchema {

@@ -79,12 +79,20 @@ func (s *snapshot) answer(r *rendered, ttl time.Duration) *Creds {
 
 // snapshot returns what readers of a role get, from the cache or from storage.
 func (e *Engine) snapshot(ctx context.Context, name string) (*snapshot, error) {
+	return e.snapshotOf(ctx, name, func(string) error { return nil })
+}
+
+// snapshotOf is snapshot for roles of certain kinds; no material of others is read.
+func (e *Engine) snapshotOf(ctx context.Context, name string, admits func(kind string) error) (*snapshot, error) {
 	if snap := e.cache.get(name); snap != nil {
-		return snap, nil
+		return snap, admits(snap.kind)
 	}
 	since := e.cache.begin(name)
 	s, err := e.loadLive(ctx, name)
 	if err != nil {
+		return nil, err
+	}
+	if err := admits(s.role.Type); err != nil {
 		return nil, err
 	}
 	snap, err := e.render(ctx, s)

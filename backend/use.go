@@ -12,13 +12,13 @@ import (
 // Use puts a role's versions to use, for kinds that sign or encrypt with them. Like
 // reading, it takes no lock of the role and, from the cache, no storage.
 func (e *Engine) Use(ctx context.Context, name string, request any) (answer any, err error) {
-	snap, err := e.snapshot(ctx, name)
+	var kind rotator.LiveUser
+	snap, err := e.snapshotOf(ctx, name, func(typ string) (err error) {
+		kind, err = e.liveUser(name, typ)
+		return err
+	})
 	if err != nil {
 		return nil, err
-	}
-	kind, ok := e.rotators[snap.kind].(rotator.LiveUser)
-	if !ok {
-		return nil, fault.New(fault.Invalid, "role %q is of type %s, whose versions are read and not used here", name, snap.kind)
 	}
 	if snap.live.Current == nil {
 		return nil, fault.New(fault.NotFound, "role %q has no current version yet", name)
@@ -26,6 +26,14 @@ func (e *Engine) Use(ctx context.Context, name string, request any) (answer any,
 	live := *snap.live
 	live.Now = e.clock.Now()
 	return kind.Use(ctx, &live, request)
+}
+
+func (e *Engine) liveUser(role, typ string) (rotator.LiveUser, error) {
+	kind, ok := e.rotators[typ].(rotator.LiveUser)
+	if !ok {
+		return nil, fault.New(fault.Invalid, "role %q is of type %s, whose versions are read and not used here", role, typ)
+	}
+	return kind, nil
 }
 
 // loadVersions readies every version that may be put to use.

@@ -175,6 +175,6 @@ func (*Rotator) Use(ctx context.Context, live *rotator.LiveVersions, request any
 	case DiscoveryRequest:
 		return discovery(r, live, request)
 	default:
-		return nil, fmt.Errorf("not a request of this kind: %T", request)
+		return nil, fault.New(fault.Invalid, "type %s does not answer this", Type)
 	}
 }

@@ -142,7 +142,7 @@ func TestDiscovery(t *testing.T) {
 func TestUseKnowsItsRequests(t *testing.T) {
 	f := newFixture(t, option.Values{"algorithm": "EdDSA"})
 	_, err := f.use("sign")
-	require.ErrorContains(t, err, "not a request of this kind: string")
+	require.ErrorContains(t, err, "does not answer this")
 	f.live.All[0].Ready = nil
 	for _, request := range []any{KeySetRequest{}, SignRequest{Items: make([]SignItem, 1)}} {
 		_, err = New().Use(context.Background(), f.live, request)

@@ -290,7 +290,7 @@ func (m *Memory) Use(_ context.Context, live *rotator.LiveVersions, request any)
 		}
 		return nil, fault.New(fault.Invalid, "no live version sealed this")
 	default:
-		return nil, fmt.Errorf("not a request of this kind: %T", request)
+		return nil, fault.New(fault.Invalid, "type %s neither signs nor verifies", MemoryType)
 	}
 }
 

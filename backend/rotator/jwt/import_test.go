@@ -2,7 +2,6 @@ package jwt
 
 import (
 	"context"
-	"crypto"
 	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -153,7 +152,7 @@ func TestMaterialOfAnotherVersion(t *testing.T) {
 	a := algorithmNamed("ES256")
 	var targets []*rotator.Target
 	for i := range 2 {
-		minted, err := candidate(a, testKey(t, a, i).(crypto.Signer), "")
+		minted, err := candidate(a, testKey(t, a, i), "")
 		require.NoError(t, err)
 		target := &rotator.Target{Role: &rotator.Role{}, Material: minted.Material}
 		target.Version.Number, target.Version.Identifier, target.Version.Object = i+1, minted.Identifier, minted.Object

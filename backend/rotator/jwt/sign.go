@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -114,8 +115,8 @@ func (f *form) signer(k *key, given map[string]any) (*tokenSigner, error) {
 	}
 	var refused []string
 	headers := map[string]string{"typ": "JWT"}
-	for name, value := range given {
-		text, ok := value.(string)
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		text, ok := given[name].(string)
 		switch {
 		case !f.headers[name] || slices.Contains(fixedHeaders, name):
 			refused = append(refused, quoted(name))
@@ -125,7 +126,6 @@ func (f *form) signer(k *key, given map[string]any) (*tokenSigner, error) {
 		headers[name] = text
 	}
 	if refused != nil {
-		slices.Sort(refused)
 		return nil, fault.Field(headersField, "%s not allowed by the role; its allowed_headers are %s", listed(refused), namesOrNone(f.AllowedHeaders))
 	}
 	return k.signerWith(headers)

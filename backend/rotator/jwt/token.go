@@ -51,7 +51,7 @@ func malformed(wanted string) error {
 	return fault.Field(tokenField, "is not a compact JWS (RFC 7515), which has %s", wanted)
 }
 
-// text gives a header parameter that is a text, "" for none or another.
+// param gives a header parameter that is a text, "" for none or another.
 func (t *token) param(name string) (value string) {
 	if json.Unmarshal(t.header[name], &value) != nil {
 		return ""

@@ -32,7 +32,7 @@ func verify(r *rules, live *rotator.LiveVersions, request VerifyRequest) (*Verif
 		return nil, nil, err
 	}
 	out := &Verified{}
-	claims, why, err := accept(r, live, t, out)
+	claims, why, err := accept(live, t, out)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -48,7 +48,7 @@ func verify(r *rules, live *rotator.LiveVersions, request VerifyRequest) (*Verif
 }
 
 // accept finds the key that a token names, and checks its signature.
-func accept(r *rules, live *rotator.LiveVersions, t *token, out *Verified) (map[string]any, *refusal, error) {
+func accept(live *rotator.LiveVersions, t *token, out *Verified) (map[string]any, *refusal, error) {
 	if why := t.acceptHeader(); why != nil {
 		return nil, why, nil
 	}

@@ -156,14 +156,9 @@ func (e *Engine) perform(ctx context.Context, s *subject, d decision) error {
 func (e *Engine) advance(ctx context.Context, s *subject) error {
 	switch s.state.InFlight.Phase {
 	case rotation.Planned:
-		return e.effectThen(ctx, s, rotation.Prepared, rotator.Rotator.Prepare)
-	case rotation.Prepared:
-		return e.effectThen(ctx, s, rotation.Verified, rotator.Rotator.Verify)
-	case rotation.Verified:
-		if !e.memory.verified(s.name, s.state.InFlight.ID) { // by an earlier process, who knows when
-			return e.effectThen(ctx, s, rotation.Verified, rotator.Rotator.Verify)
-		}
-		return e.activate(ctx, s)
+		return e.prepare(ctx, s)
+	case rotation.Prepared, rotation.Verified:
+		return e.verifyAndSwitch(ctx, s)
 	case rotation.Active:
 		return e.advanceSteps(ctx, s)
 	default:
@@ -173,59 +168,53 @@ func (e *Engine) advance(ctx context.Context, s *subject) error {
 
 type effectOnTarget func(rotator.Rotator, context.Context, *rotator.Target) error
 
-// effectThen does one effect on the candidate and records the phase it reaches, or
-// the failure.
-func (e *Engine) effectThen(ctx context.Context, s *subject, phase rotation.Phase, effect effectOnTarget) error {
+// prepare makes the candidate valid at the target.
+func (e *Engine) prepare(ctx context.Context, s *subject) error {
 	r := s.state.InFlight
 	kind, err := e.kindOf(s.role.Type)
 	if err != nil {
 		return err
 	}
-	t, err := e.target(ctx, s, *s.state.Candidate())
-	if err == nil && phase == rotation.Prepared && readyAlready(&t.Version) && !changesInPlace(kind, s.role) {
-		err = nil
-	} else if err == nil {
-		err = e.effect(ctx, func(ctx context.Context) error { return effect(kind, ctx, t) })
-	}
-	if errors.Is(err, errInterrupted) || isStorage(err) {
-		return err
-	}
-	if err != nil {
-		return e.failRotation(ctx, s, err, t)
-	}
-	if phase == rotation.Verified {
-		e.memory.setVerified(s.name, r.ID)
-	}
-	if r.Phase == phase { // verified once more
-		return nil
+	if !readyAlready(kind, s) {
+		if failed, err := e.onCandidate(ctx, s, kind, rotator.Rotator.Prepare); failed || err != nil {
+			return err
+		}
 	}
 	_, err = e.update(ctx, s.name, func(s *subject) error {
 		if err := s.inFlight(r); err != nil {
 			return err
 		}
-		return s.state.Reach(phase)
+		return s.state.Reach(rotation.Prepared)
 	})
 	return err
 }
 
-// readyAlready tells whether a candidate needs no Prepare: it lives, or stands by.
-func readyAlready(v *rotation.Version) bool {
-	return v.State == rotation.Retiring && v.RetireBegun.IsZero() || v.State == rotation.Standby || v.State == rotation.Current
-}
-
-// activate is the switch of readers: one Put moves the pointer and the phase.
-func (e *Engine) activate(ctx context.Context, s *subject) error {
+// verifyAndSwitch proves that the candidate works and switches readers to it: one Put
+// moves the pointer and the phase, and ends the rotation where no step follows. A crash
+// before it only proves once more.
+func (e *Engine) verifyAndSwitch(ctx context.Context, s *subject) error {
 	r := s.state.InFlight
-	_, err := e.update(ctx, s.name, func(s *subject) error {
+	kind, err := e.kindOf(s.role.Type)
+	if err != nil {
+		return err
+	}
+	policy, err := e.policyOf(s.role)
+	if err != nil {
+		return err
+	}
+	if failed, err := e.onCandidate(ctx, s, kind, rotator.Rotator.Verify); failed || err != nil {
+		return err
+	}
+	_, err = e.update(ctx, s.name, func(s *subject) error {
 		if err := s.inFlight(r); err != nil {
 			return err
 		}
+		s.dirtyIncidents()
 		now := e.clock.Now()
-		if err := s.state.Activate(now, s.role.Policy.Grace); err != nil {
+		if err := s.activate(now); err != nil || e.hasSteps(s.role) {
 			return err
 		}
-		s.dirtyIncidents()
-		return nil
+		return s.state.Finish(now, e.nextRotation(s, policy, now))
 	})
 	if err == nil && r.Trigger != rotation.Initial && r.Trigger != rotation.Import {
 		// Looked at a moment ago. A new role still has to be: somebody else may keep
@@ -233,6 +222,35 @@ func (e *Engine) activate(ctx context.Context, s *subject) error {
 		e.memory.setChecked(s.name, e.clock.Now())
 	}
 	return err
+}
+
+// activate moves the pointer to the candidate, which was verified.
+func (s *subject) activate(now time.Time) error {
+	if s.state.InFlight.Phase == rotation.Prepared {
+		if err := s.state.Reach(rotation.Verified); err != nil {
+			return err
+		}
+	}
+	return s.state.Activate(now, s.role.Policy.Grace)
+}
+
+// onCandidate does one effect on the candidate; a failure is recorded.
+func (e *Engine) onCandidate(ctx context.Context, s *subject, kind rotator.Rotator, effect effectOnTarget) (failed bool, err error) {
+	t, err := e.target(ctx, s, *s.state.Candidate())
+	if err == nil {
+		err = e.effect(ctx, func(ctx context.Context) error { return effect(kind, ctx, t) })
+	}
+	if err == nil || errors.Is(err, errInterrupted) || isStorage(err) {
+		return false, err
+	}
+	return true, e.failRotation(ctx, s, err, t)
+}
+
+// readyAlready tells whether the candidate needs no Prepare: it lives, or stands by.
+func readyAlready(kind rotator.Rotator, s *subject) bool {
+	v := s.state.Candidate()
+	lives := v.State == rotation.Retiring && v.RetireBegun.IsZero() || v.State == rotation.Standby || v.State == rotation.Current
+	return lives && !changesInPlace(kind, s.role)
 }
 
 // failRotation records a failure before the switch, and what follows it.

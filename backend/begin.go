@@ -128,13 +128,20 @@ func (e *Engine) stillAllowed(ctx context.Context, s *subject) error {
 }
 
 func (e *Engine) beginJournal(ctx context.Context, s *subject, i rotation.Intent, number int, candidate *rotation.Version) error {
+	kind, err := e.kindOf(s.role.Type)
+	if err != nil {
+		return err
+	}
 	highest := s.state.Highest
-	_, err := e.update(ctx, s.name, func(s *subject) error {
+	_, err = e.update(ctx, s.name, func(s *subject) error {
 		if s.state.InFlight != nil || s.state.Highest != highest || s.state.Deleted || !s.wants(i) {
 			return errStale
 		}
 		s.dirtyIncidents()
-		return s.state.Begin(i.Rotation(number, e.clock.Now()), candidate)
+		if err := s.state.Begin(i.Rotation(number, e.clock.Now()), candidate); err != nil || !readyAlready(kind, s) {
+			return err
+		}
+		return s.state.Reach(rotation.Prepared)
 	})
 	return err
 }

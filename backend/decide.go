@@ -68,10 +68,11 @@ type view struct {
 const checkEvery = 24 * time.Hour
 
 // rules are asked in this order: of all that is due, the first is done. What ends
-// a leak comes before everything else, a rotation in flight before new work.
+// a leak comes before everything else and before the record of it, a rotation in flight
+// before new work.
 var rules = []func(view) decision{
-	ruleDeclare, ruleBury, rulePolicy, ruleKillCurrent, ruleKill, ruleProve, ruleIncident, ruleAdvance,
-	ruleWithdraw, ruleUndo, ruleRetire, ruleIntent, ruleSchedule, ruleAhead, ruleCheck, ruleTrim, ruleEvents,
+	ruleDeclare, ruleBury, rulePolicy, ruleKillCurrent, ruleKill, ruleProve, ruleAdvance,
+	ruleWithdraw, ruleUndo, ruleRetire, ruleIntent, ruleSchedule, ruleIncident, ruleAhead, ruleCheck, ruleTrim, ruleEvents,
 }
 
 // decide returns what is due now, or else the earliest time to look again.

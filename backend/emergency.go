@@ -166,7 +166,7 @@ func (s *subject) answered(incident string) bool {
 	case r.Outcome == "":
 		return r.Held != ""
 	case r.Outcome == rotation.Succeeded:
-		return s.contained(incident)
+		return s.contained(incident) && s.recorded(incident)
 	default:
 		return true
 	}
@@ -187,6 +187,11 @@ func (s *subject) trouble(incident string, r *rotation.Rotation) string {
 		return s.state.Blocked
 	}
 	return s.state.ActionRequired
+}
+
+// recorded tells whether the incident's record says what happened here.
+func (s *subject) recorded(incident string) bool {
+	return !slices.ContainsFunc(s.state.Incidents, func(l rotation.IncidentLink) bool { return l.ID == incident && l.Dirty })
 }
 
 // contained tells whether every version that leaked is proven dead.

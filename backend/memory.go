@@ -17,7 +17,6 @@ type memory struct {
 type remembered struct {
 	checked time.Time       // last comparison with the world outside
 	check   time.Time       // when the first one is due
-	proved  string          // rotation whose candidate this process verified
 	sent    map[string]bool // events handed over, not yet out of the document
 	faults  int             // storage failures in a row
 	issued  map[int]time.Time
@@ -75,15 +74,6 @@ func (m *memory) forgetChecks() {
 	for _, r := range m.roles {
 		r.checked, r.check = time.Time{}, time.Time{}
 	}
-}
-
-func (m *memory) verified(name, rotation string) (yes bool) {
-	m.with(name, func(r *remembered) { yes = r.proved == rotation })
-	return yes
-}
-
-func (m *memory) setVerified(name, rotation string) {
-	m.with(name, func(r *remembered) { r.proved = rotation })
 }
 
 // delivered tells whether this process handed an event over already.

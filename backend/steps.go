@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
@@ -69,6 +70,11 @@ func (e *Engine) advanceSteps(ctx context.Context, s *subject) error {
 		return e.runStep(ctx, s, step, done)
 	}
 	return e.endRotation(ctx, s)
+}
+
+// hasSteps tells whether anything follows the switch.
+func (e *Engine) hasSteps(role *store.Role) bool {
+	return slices.ContainsFunc(e.steps, func(step Step) bool { return step.Applies(role) })
 }
 
 func (e *Engine) runStep(ctx context.Context, s *subject, step Step, record *rotation.Step) error {

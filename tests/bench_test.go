@@ -1,10 +1,12 @@
 package tests
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -23,8 +25,8 @@ import (
 func BenchmarkReadCredentials(b *testing.B) {
 	vault := vaulttest.New(b, vaulttest.Options{})
 	benchRole(b, vault)
-	kv := reader{vault, "kv/data/app"}
-	rotated := reader{vault, "rotation/creds/app"}
+	kv := caller{vault: vault, path: "kv/data/app"}
+	rotated := caller{vault: vault, path: "rotation/creds/app"}
 	kv.burst(b, time.Second) // warm
 	rotated.burst(b, time.Second)
 	b.ResetTimer()
@@ -42,10 +44,7 @@ func BenchmarkReadCredentials(b *testing.B) {
 func benchRole(b *testing.B, vault *vaulttest.Server) {
 	ctx, done := context.WithTimeout(b.Context(), 5*time.Minute)
 	defer done()
-	binary, err := vaulttest.BuildPlugin(ctx)
-	require.NoError(b, err)
-	require.NoError(b, vault.RegisterPlugin(ctx, binary))
-	require.NoError(b, vault.Mount(ctx, "rotation"))
+	mountPlugin(b, vault)
 	db := pgtest.Shared(b)
 	db.MustExec(b, "postgres", "DROP ROLE IF EXISTS bench_group", "CREATE ROLE bench_group")
 	client := vault.Client()
@@ -63,17 +62,28 @@ func benchRole(b *testing.B, vault *vaulttest.Server) {
 	write("kv/data/app", map[string]any{"data": creds.Data})
 }
 
-// reader reads one path of a Vault over HTTP.
-type reader struct {
-	vault *vaulttest.Server
-	path  string
+// mountPlugin builds the plugin and mounts it.
+func mountPlugin(b *testing.B, vault *vaulttest.Server) {
+	ctx, done := context.WithTimeout(b.Context(), 5*time.Minute)
+	defer done()
+	binary, err := vaulttest.BuildPlugin(ctx)
+	require.NoError(b, err)
+	require.NoError(b, vault.RegisterPlugin(ctx, binary))
+	require.NoError(b, vault.Mount(ctx, "rotation"))
 }
 
-// readers is how many clients read at the same time.
+// caller reads one path of a Vault over HTTP, or writes to it when it has a body.
+type caller struct {
+	vault *vaulttest.Server
+	path  string
+	body  []byte
+}
+
+// readers is how many clients call at the same time.
 const readers = 8
 
-// burst reads for a while from several clients and returns the reads a second.
-func (r reader) burst(b *testing.B, d time.Duration) float64 {
+// burst calls for a while from several clients and returns the calls a second.
+func (r caller) burst(b *testing.B, d time.Duration) float64 {
 	ctx, done := context.WithTimeout(b.Context(), d)
 	defer done()
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: readers}}
@@ -97,8 +107,35 @@ func (r reader) burst(b *testing.B, d time.Duration) float64 {
 	return float64(count.Load()) / time.Since(start).Seconds()
 }
 
-func (r reader) once(ctx context.Context, client *http.Client) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.vault.Address()+"/v1/"+r.path, nil)
+// calls calls so often from two clients for each processor, which waste nothing on
+// each other, and returns the calls a second.
+func (r caller) calls(b *testing.B, n int) float64 {
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: readers}}
+	defer client.CloseIdleConnections()
+	var left atomic.Int64
+	left.Store(int64(n))
+	var wg sync.WaitGroup
+	start := time.Now()
+	for range 2 * runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for left.Add(-1) >= 0 {
+				if err := r.once(b.Context(), client); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return float64(n) / time.Since(start).Seconds()
+}
+
+func (r caller) once(ctx context.Context, client *http.Client) error {
+	method := http.MethodGet
+	if r.body != nil {
+		method = http.MethodPost
+	}
+	request, err := http.NewRequestWithContext(ctx, method, r.vault.Address()+"/v1/"+r.path, bytes.NewReader(r.body))
 	if err != nil {
 		return err
 	}

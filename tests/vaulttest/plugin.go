@@ -115,6 +115,14 @@ func (s *Server) register(ctx context.Context, name string, kind api.PluginType,
 	return nil
 }
 
+// EnableSecrets mounts one of Vault's own secrets engines under its own name.
+func (s *Server) EnableSecrets(ctx context.Context, engine string) error {
+	if err := s.Client().Sys().MountWithContext(ctx, engine, &api.MountInput{Type: engine}); err != nil {
+		return fmt.Errorf("mount %s: %w", engine, err)
+	}
+	return nil
+}
+
 // Mount mounts the plugin at the path, as `vault secrets enable -path=... vault-plugin-secrets-rotation`.
 func (s *Server) Mount(ctx context.Context, path string) error {
 	if err := s.Client().Sys().MountWithContext(ctx, path, &api.MountInput{Type: PluginName}); err != nil {

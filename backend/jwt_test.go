@@ -372,6 +372,22 @@ func TestAnAnnouncementThatIsTooShortIsNoticed(t *testing.T) {
 	require.ErrorContains(t, newTraffic(jwtRig(t, stage)).through(10), "key")
 }
 
+// A key is not ended by hand while a token that it signed may be in use.
+func TestRetiringASigningKeyByHandWaitsForItsTokens(t *testing.T) {
+	t.Parallel()
+	r := jwtRig(t, jwtStage(t))
+	r.ready()
+	r.Rotate()
+	r.Wait(16 * time.Second) // whoever read it has read again
+	retire := func(force bool) error {
+		_, err := r.Engine().Retire(context.Background(), app, backend.RetireRequest{Wait: backend.Wait, Force: force})
+		return err
+	}
+	requireKind(t, fault.Conflict, retire(false), "version 1 may be in use until "+r.State().Version(1).RetireAt.Format(time.RFC3339))
+	require.NoError(t, retire(true))
+	require.Equal(t, rotation.Retired, r.State().Version(1).State)
+}
+
 // TestNoTokenOfALeakedKeyPasses declares leaks: verify/ refuses at once whatever the
 // leaked key signed or signs, a caching verifier once its cache lifetime is over.
 func TestNoTokenOfALeakedKeyPasses(t *testing.T) {

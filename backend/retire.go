@@ -276,7 +276,7 @@ func (e *Engine) Retire(ctx context.Context, name string, r RetireRequest) (*rot
 			return err
 		}
 		now := e.clock.Now()
-		if until := e.ttlsEnd(s.name, v); !r.Force && until.After(now) {
+		if until := e.ttlsEnd(s, v); !r.Force && until.After(now) {
 			return fault.New(fault.Conflict, "version %d may be in use until %s by readers that were promised so: retire it then, or with force=true", v.Number, until.Format(time.RFC3339))
 		}
 		number = v.Number
@@ -323,11 +323,14 @@ func (s *subject) retirable(number int) (*rotation.Version, error) {
 }
 
 // ttlsEnd is until when a reader may rely on a retiring version: whoever read it
-// while it was current, by its own path, or from an earlier process.
-func (e *Engine) ttlsEnd(name string, v *rotation.Version) time.Time {
+// while it was current, by its own path, or from an earlier process; or on what it made.
+func (e *Engine) ttlsEnd(s *subject, v *rotation.Version) time.Time {
 	grace := v.Grace.Std()
 	end := v.DeactivatedTime.Add(schedule.Settle(grace))
-	if issued := e.memory.issuedUntil(name, v.Number); issued.After(end) {
+	if kind, ok := e.rotators[s.role.Type].(rotator.Outliver); ok && kind.Outlives(roleView(s.role, nil)) {
+		end = v.DeactivatedTime.Add(grace)
+	}
+	if issued := e.memory.issuedUntil(s.name, v.Number); issued.After(end) {
 		end = issued
 	}
 	if settled := e.clock.Now().Add(schedule.Settle(grace) - e.beat()); settled.After(end) {

@@ -110,6 +110,12 @@ func (f *Faulty) DefaultGrace(r *rotator.Role) time.Duration {
 	return f.full.Kind().Grace
 }
 
+// Outlives implements rotator.Outliver where the wrapped kind does.
+func (f *Faulty) Outlives(r *rotator.Role) bool {
+	o, ok := f.full.(rotator.Outliver)
+	return ok && o.Outlives(r)
+}
+
 // Advice implements rotator.Adviser where the wrapped kind does.
 func (f *Faulty) Advice(r *rotator.Role, leaked []rotation.Version, current rotation.Version, now time.Time) []string {
 	if a, ok := f.full.(rotator.Adviser); ok {

@@ -247,6 +247,13 @@ type Gracer interface {
 	DefaultGrace(r *Role) time.Duration
 }
 
+// Outliver is implemented by kinds whose versions make what is still in use when nobody
+// reads them any more: tokens. No version of theirs ends before its grace is over unless
+// that is forced.
+type Outliver interface {
+	Outlives(r *Role) bool
+}
+
 // Adviser knows what is left to people once an emergency has replaced a version:
 // sentences for the answer, none without need.
 type Adviser interface {

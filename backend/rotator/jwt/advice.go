@@ -23,9 +23,11 @@ func (*Rotator) Advice(r *rotator.Role, leaked []rotation.Version, current rotat
 				stamp(left), leaked[i].Identifier, stamp(until), r.Name))
 		}
 	}
-	until := current.ActivatedTime.Add(cacheLife)
-	announced := !current.CreatedTime.Add(o.announce(r.Interval)).After(current.ActivatedTime)
-	if current.Number != 0 && !current.ActivatedTime.IsZero() && !announced && now.Before(until) {
+	since := current.AnnouncedTime
+	if since.IsZero() { // it never stood by
+		since = current.ActivatedTime
+	}
+	if until := since.Add(cacheLife); now.Before(until) {
 		out = append(out, fmt.Sprintf("kid %s signs before every verifier can know it: those that do not fetch the keys again for a kid they do not know refuse its tokens until %s",
 			current.Identifier, stamp(until)))
 	}

@@ -35,6 +35,7 @@ var (
 	_ rotator.Announcer = (*Rotator)(nil)
 	_ rotator.Gracer    = (*Rotator)(nil)
 	_ rotator.Adviser   = (*Rotator)(nil)
+	_ rotator.Outliver  = (*Rotator)(nil)
 	_ rotator.Importer  = (*Rotator)(nil)
 )
 
@@ -149,6 +150,10 @@ func (*Rotator) Restorable(t *rotator.Target) string {
 	}
 	return ""
 }
+
+// Outlives implements rotator.Outliver: the tokens that a key signed are checked with it
+// until the last of them has expired.
+func (*Rotator) Outlives(*rotator.Role) bool { return true }
 
 // Load implements rotator.LiveUser.
 func (*Rotator) Load(v *rotation.Version, material secret.Map) (any, error) {

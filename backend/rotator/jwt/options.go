@@ -13,7 +13,7 @@ import (
 
 var roleOptionSet = option.Set{
 	{Name: "algorithm", Type: option.String, Default: "RS256", Immutable: true, Help: "How tokens are signed: RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or EdDSA (Ed25519)."},
-	{Name: "key_bits", Type: option.Int, Immutable: true, Help: "Size of the keys of the RSA algorithms: 2048, 3072 or 4096, which is the default. An imported key keeps its own size, which must be this one if it is given. The size of the other keys follows from the algorithm."},
+	{Name: "key_bits", Type: option.Int, Help: "Size of the keys of the RSA algorithms: 2048, 3072 or 4096, which is the default; it cannot be changed. An imported key keeps its own size, which must be this one if it is given. The size of the other keys follows from the algorithm."},
 	{Name: "token_ttl", Type: option.Duration, Default: int64(defaultTokenTTL / time.Second), Help: "The longest life of a token, and the life of one for which nothing else was asked; from 1s to 365d."},
 	{Name: "announce_period", Type: option.Duration, Default: int64(0), Help: "How long a key is published before it signs. Verifiers may cache the keys for half of it, and at most 1h. Default: the lesser of 24h and a quarter of the time between two rotations, and at least twice clock_skew."},
 	{Name: "clock_skew", Type: option.Duration, Default: int64(defaultClockSkew / time.Second), Help: "How far the clocks of verifiers may differ; at most 1h."},
@@ -59,7 +59,7 @@ func decodeRole(r *rotator.Role) (*roleOptions, error) {
 }
 
 // CheckRole implements rotator.Rotator.
-func (*Rotator) CheckRole(_, after *rotator.Role) error {
+func (*Rotator) CheckRole(before, after *rotator.Role) error {
 	o, err := decodeRole(after)
 	if err != nil {
 		return err
@@ -69,7 +69,7 @@ func (*Rotator) CheckRole(_, after *rotator.Role) error {
 		return err
 	}
 	for _, check := range []func() error{
-		func() error { _, err := a.bits(o.KeyBits); return err },
+		func() error { return o.checkBits(a, before) },
 		func() error { return o.checkTimes(after) },
 		o.checkIssuer,
 		o.checkAllowedClaims,
@@ -90,6 +90,24 @@ func (o *roleOptions) algorithm() (*algorithm, error) {
 		return nil, fault.Field("algorithm", "is not known; valid is %s", algorithmNames())
 	}
 	return a, nil
+}
+
+// checkBits refuses a size that is not of the algorithm, or another one than before:
+// keys are told apart by nothing else that a verifier was set up for. That the default
+// was written out is no change.
+func (o *roleOptions) checkBits(a *algorithm, before *rotator.Role) error {
+	bits, err := a.bits(o.KeyBits)
+	if err != nil || before == nil {
+		return err
+	}
+	was, err := decodeRole(before)
+	if err != nil {
+		return err
+	}
+	if known, err := a.bits(was.KeyBits); err == nil && known != bits {
+		return fault.Field("key_bits", "is %d and cannot be changed once the role exists: make another role", known)
+	}
+	return nil
 }
 
 func (o *roleOptions) checkIssuer() error {

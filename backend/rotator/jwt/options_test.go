@@ -128,3 +128,12 @@ func TestDerivedTimes(t *testing.T) {
 	}
 	require.Equal(t, 81*time.Minute+20*time.Second, New().Kind().Grace)
 }
+
+func TestKeyBitsAreFixed(t *testing.T) {
+	role := func(values option.Values) *rotator.Role {
+		return &rotator.Role{Name: "app", Values: values, Grace: 24 * time.Hour, Interval: 7 * 24 * time.Hour}
+	}
+	require.NoError(t, New().CheckRole(role(option.Values{}), role(option.Values{"key_bits": 4096})), "the default, written out")
+	require.EqualError(t, New().CheckRole(role(option.Values{}), role(option.Values{"key_bits": 2048})),
+		"key_bits: is 4096 and cannot be changed once the role exists: make another role")
+}

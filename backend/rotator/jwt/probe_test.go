@@ -56,14 +56,16 @@ func TestProbe(t *testing.T) {
 func TestAdvice(t *testing.T) {
 	r := &rotator.Role{Name: "app", Values: option.Values{"announce_period": 1200}, Interval: 7 * 24 * time.Hour}
 	leaked := []rotation.Version{{Number: 1, Identifier: "old", RetireBegun: at.Add(-11 * time.Minute)}, {Number: 2, Identifier: "leaked", KilledTime: at.Add(-time.Minute)}}
-	current := rotation.Version{Number: 3, Identifier: "new", CreatedTime: at.Add(-time.Minute), ActivatedTime: at}
+	current := rotation.Version{Number: 3, Identifier: "new", ActivatedTime: at}
 	require.Equal(t, []string{
 		"verifiers that fetched the keys before 2026-03-01T11:59:00Z may accept tokens of kid leaked until 2026-03-01T12:09:00Z: let them fetch jwks/app again now",
 		"kid new signs before every verifier can know it: those that do not fetch the keys again for a kid they do not know refuse its tokens until 2026-03-01T12:10:00Z",
 	}, New().Advice(r, leaked, current, at))
 	require.Len(t, New().Advice(r, leaked, current, at.Add(9*time.Minute)), 1)
 	require.Empty(t, New().Advice(r, leaked, current, at.Add(10*time.Minute)))
-	current.CreatedTime = at.Add(-20 * time.Minute)
-	require.Len(t, New().Advice(r, leaked, current, at), 1)
+	current.AnnouncedTime = at.Add(-4 * time.Minute)
+	require.Contains(t, New().Advice(r, leaked, current, at)[1], "refuse its tokens until 2026-03-01T12:06:00Z")
+	current.AnnouncedTime = at.Add(-10 * time.Minute)
+	require.Len(t, New().Advice(r, leaked, current, at), 1, "whoever fetched before has fetched since")
 	require.Empty(t, New().Advice(r, nil, rotation.Version{}, at))
 }

@@ -3,6 +3,7 @@ package rotationsecrets
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -178,6 +179,8 @@ func rotationResponse(role string, r *rotation.Rotation, err error) (*logical.Re
 		resp.AddWarning(fmt.Sprintf("rotation %s was superseded by an emergency or a rollback; see status/%s", r.ID, role))
 	case r.Held != "":
 		resp.AddWarning(fmt.Sprintf("rotation %s is held for an operator: %s", r.ID, r.Held))
+	case !r.NotBefore.IsZero():
+		resp.AddWarning(fmt.Sprintf("version %d is announced first and takes over at %s; with force=true at once", r.Version, r.NotBefore.UTC().Format(time.RFC3339)))
 	case r.Outcome == "":
 		resp.AddWarning(fmt.Sprintf("rotation %s goes on in phase %q; see status/%s", r.ID, r.Phase, role))
 	}

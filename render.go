@@ -106,6 +106,7 @@ func renderVersion(v *rotation.Version, inUse any) map[string]any {
 		"state":          string(v.State),
 		"compromised":    v.Compromised,
 		"created_time":   renderTime(v.CreatedTime),
+		"ready_at":       renderTime(readyAt(v)),
 		"activated_time": renderTime(v.ActivatedTime),
 		"retire_at":      renderTime(v.RetireAt),
 		"retired_time":   renderTime(v.RetiredTime),
@@ -113,6 +114,14 @@ func renderVersion(v *rotation.Version, inUse any) map[string]any {
 		"identifier":     orNull(v.Identifier),
 		"in_use":         inUse,
 	}
+}
+
+// readyAt is from when on a version that stands by may take over.
+func readyAt(v *rotation.Version) time.Time {
+	if v.State != rotation.Standby {
+		return time.Time{}
+	}
+	return v.ReadyAt
 }
 
 func renderLines(lines []rotator.Line) map[string]any {

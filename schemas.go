@@ -45,6 +45,7 @@ func versionFields() map[string]*framework.FieldSchema {
 		"state":          text("pending, standby, current, retiring, disabled, retired or discarded."),
 		"compromised":    flag("Whether an emergency declared it leaked: it is never rolled back to."),
 		"created_time":   moment("When it was made."),
+		"ready_at":       moment("From when on it may take over, of a version that stands by: it is announced before it is used."),
 		"activated_time": moment("When it last became current."),
 		"retire_at":      moment("When its grace ends; it only ever moves later."),
 		"retired_time":   moment("When it was ended."),

@@ -278,7 +278,7 @@ type traffic struct {
 
 func newTraffic(r *rig) *traffic {
 	return &traffic{
-		rig: r, random: rand.New(rand.NewPCG(7, 42)), //nolint:gosec // the same run each time
+		rig: r, random: rand.New(rand.NewPCG(7, 42)), // the same run each time
 		verifiers: []*cachingVerifier{{}, {offset: 3 * time.Second}, {offset: 11 * time.Second}}, keys: map[string]bool{},
 	}
 }

@@ -79,27 +79,35 @@ func (s *snapshot) answer(r *rendered, ttl time.Duration) *Creds {
 
 // snapshot returns what readers of a role get, from the cache or from storage.
 func (e *Engine) snapshot(ctx context.Context, name string) (*snapshot, error) {
-	return e.snapshotOf(ctx, name, func(string) error { return nil })
+	return e.snapshotOf(ctx, name, func(_ string, deleted bool) error {
+		if deleted {
+			return notFound(name)
+		}
+		return nil
+	})
 }
 
-// snapshotOf is snapshot for roles of certain kinds; no material of others is read.
-func (e *Engine) snapshotOf(ctx context.Context, name string, admits func(kind string) error) (*snapshot, error) {
+// snapshotOf is snapshot for certain roles; no material of others is read. What is left
+// of a deleted role is not kept.
+func (e *Engine) snapshotOf(ctx context.Context, name string, admits func(kind string, deleted bool) error) (*snapshot, error) {
 	if snap := e.cache.get(name); snap != nil {
-		return snap, admits(snap.kind)
+		return snap, admits(snap.kind, false)
 	}
 	since := e.cache.begin(name)
-	s, err := e.loadLive(ctx, name)
+	s, err := e.load(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	if err := admits(s.role.Type); err != nil {
+	if err := admits(s.role.Type, s.state.Deleted); err != nil {
 		return nil, err
 	}
 	snap, err := e.render(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	e.cache.fill(name, since, snap)
+	if !s.state.Deleted {
+		e.cache.fill(name, since, snap)
+	}
 	return snap, nil
 }
 

@@ -388,6 +388,31 @@ func TestRetiringASigningKeyByHandWaitsForItsTokens(t *testing.T) {
 	require.Equal(t, rotation.Retired, r.State().Version(1).State)
 }
 
+// Who deletes a role takes nothing from those who hold its tokens.
+func TestTokensOfADeletedRoleStayGood(t *testing.T) {
+	t.Parallel()
+	r := jwtRig(t, jwtStage(t))
+	token := r.issue()
+	r.Delete()
+	verifier := &cachingVerifier{}
+	for now := r.Clock.Now(); now.Before(token.expires); now = r.Clock.Now() {
+		answer, err := verify(r.Engine(), token.token)
+		require.NoError(t, err)
+		require.True(t, answer.Active, answer.Reason)
+		require.NoError(t, verifier.check(r.Engine(), now, token.token))
+		_, err = r.Engine().Use(context.Background(), app, jwt.SignRequest{Items: []jwt.SignItem{{}}})
+		requireKind(t, fault.NotFound, err, "is deleted")
+		_, err = r.Engine().Creds(context.Background(), app, backend.Actor{})
+		requireKind(t, fault.NotFound, err, "there is no role")
+		_, err = r.Engine().VersionCreds(context.Background(), app, 1, backend.Actor{})
+		requireKind(t, fault.NotFound, err, "there is no role")
+		r.Step()
+	}
+	r.Wait(2 * time.Minute)
+	_, err := fetch(r.Engine())
+	requireKind(t, fault.NotFound, err, "there is no role")
+}
+
 // TestNoTokenOfALeakedKeyPasses declares leaks: verify/ refuses at once whatever the
 // leaked key signed or signs, a caching verifier once its cache lifetime is over.
 func TestNoTokenOfALeakedKeyPasses(t *testing.T) {

@@ -10,18 +10,24 @@ import (
 )
 
 // Use puts a role's versions to use, for kinds that sign or encrypt with them. Like
-// reading, it takes no lock of the role and, from the cache, no storage.
+// reading, it takes no lock of the role and, from the cache, no storage. What the versions
+// of a deleted role made can be checked until they have ended.
 func (e *Engine) Use(ctx context.Context, name string, request any) (answer any, err error) {
 	var kind rotator.LiveUser
-	snap, err := e.snapshotOf(ctx, name, func(typ string) (err error) {
+	deleted := false
+	snap, err := e.snapshotOf(ctx, name, func(typ string, gone bool) (err error) {
+		deleted = gone
 		kind, err = e.liveUser(name, typ)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	if snap.live.Current == nil {
+	if snap.live.Current == nil && !deleted {
 		return nil, fault.New(fault.NotFound, "role %q has no current version yet", name)
+	}
+	if deleted && len(snap.live.All) == 0 {
+		return nil, notFound(name)
 	}
 	live := *snap.live
 	live.Now = e.clock.Now()

@@ -296,7 +296,8 @@ type LiveUser interface {
 // LiveVersions are what may be put to use: the current version makes, the others
 // may still check or undo what they made.
 type LiveVersions struct {
-	Role    *Role
+	Role *Role
+	// Current is nil once the role was deleted: nothing is made then.
 	Current *Live
 	// All are the current, the retiring and the standby versions, by ascending number.
 	// A compromised one is among them until its retirement begins.

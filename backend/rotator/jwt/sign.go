@@ -55,7 +55,7 @@ func sign(ctx context.Context, r *rules, live *rotator.LiveVersions, request Sig
 // not be told from the thief's.
 func signingKey(live *rotator.LiveVersions) (*key, error) {
 	if live.Current == nil {
-		return nil, fault.New(fault.NotFound, "role %q has no key yet", live.Role.Name)
+		return nil, fault.New(fault.NotFound, "role %q is deleted: nothing is signed any more", live.Role.Name)
 	}
 	v := &live.Current.Version
 	if v.Compromised || !v.KilledTime.IsZero() || !v.RetireBegun.IsZero() {

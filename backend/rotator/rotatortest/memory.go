@@ -281,6 +281,9 @@ func (m *Memory) Load(_ *rotation.Version, material secret.Map) (any, error) {
 func (m *Memory) Use(_ context.Context, live *rotator.LiveVersions, request any) (any, error) {
 	switch r := request.(type) {
 	case Seal:
+		if live.Current == nil {
+			return nil, fault.New(fault.NotFound, "role %q is deleted", live.Role.Name)
+		}
 		return Open{Version: live.Current.Version.Number, Text: seal(live.Current, string(r))}, nil
 	case Open:
 		for i := range live.All {

@@ -74,19 +74,30 @@ func (n *narrator) execute(ctx context.Context, args []string) (string, error) {
 	return output.String(), err
 }
 
+// fetch gets what anyone may fetch, and prints it as curl would, but for most headers.
+func (n *narrator) fetch(ctx context.Context, path string) error {
+	n.printf("$ curl -i $VAULT_ADDR/v1/%s\n", path)
+	p, err := get(ctx, n.vaultServer.Address()+"/v1/"+path)
+	if err != nil {
+		return err
+	}
+	n.printf("HTTP/1.1 %s\nCache-Control: %s\n\n%s\n\n", p.status, p.cacheControl, keysOnLines(p.body))
+	return nil
+}
+
 var (
-	passwordLine = regexp.MustCompile(`(?m)^password +(\S+)$`)
-	urlPassword  = regexp.MustCompile(`(://[^:/@\s]+:)[^@\s]+@`)
+	secretLine  = regexp.MustCompile(`(?m)^(?:password|token) +(\S+)$`)
+	urlPassword = regexp.MustCompile(`(://[^:/@\s]+:)[^@\s]+@`)
 )
 
-// learn remembers the passwords in an answer, so that they are masked wherever they turn up.
+// learn remembers the passwords and tokens in an answer, so that they are masked wherever they turn up.
 func (n *narrator) learn(answer string) {
-	for _, match := range passwordLine.FindAllStringSubmatch(answer, -1) {
+	for _, match := range secretLine.FindAllStringSubmatch(answer, -1) {
 		n.secrets = append(n.secrets, match[1])
 	}
 }
 
-// mask leaves the first characters of a password, enough to see that it changed.
+// mask leaves the first characters of a secret, enough to see that it changed.
 func (n *narrator) mask(text string) string {
 	for _, secret := range n.secrets {
 		text = strings.ReplaceAll(text, secret, secret[:min(4, len(secret)/3)]+"********")

@@ -15,15 +15,22 @@ import (
 
 // Names of the demo's world.
 const (
-	database = "intelliflow"
-	group    = "intelliflow_app"
-	admin    = "vault_admin"
-	appName  = "orders-api"
+	database   = "intelliflow"
+	group      = "intelliflow_app"
+	admin      = "vault_admin"
+	appName    = "orders-api"
+	issuerName = "issuer"
 )
 
 // appPolicy is all that the application may do in Vault.
 const appPolicy = `path "rotation/creds/database" {
   capabilities = ["read"]
+}
+`
+
+// issuerPolicy is all that whoever issues tokens may do in Vault.
+const issuerPolicy = `path "rotation/sign/session" {
+  capabilities = ["update"]
 }
 `
 
@@ -93,6 +100,7 @@ func (s *stage) prepareDatabase(ctx context.Context) error {
 		"admin-password.txt": password,
 		"postgres-ca.pem":    s.postgres.CAPEM(),
 		appName + ".hcl":     appPolicy,
+		issuerName + ".hcl":  issuerPolicy,
 	} {
 		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(content), 0o600); err != nil {
 			return err

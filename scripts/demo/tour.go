@@ -61,7 +61,7 @@ masked in this text only.) Its policy lets it read this one path and nothing els
 	say.text("From now on %q opens a new connection every 50 ms.", appName)
 
 	for _, part := range []func(context.Context, *narrator, *stage, *application) error{
-		rotate, emergency, rollback, look,
+		rotate, emergency, rollback, tokens, look,
 	} {
 		if err := part(ctx, say, s, app); err != nil {
 			return err
@@ -199,20 +199,16 @@ func look(ctx context.Context, say *narrator, _ *stage, app *application) error 
 	}
 	say.text(`In all, the application made %s.
 What was refused was the leaked password, in the emergency; the rotations and the rollback cost nothing.
-Every rotation is kept in rotation/history/database. "make dev" leaves all this running for you to try.`, seen)
+Every rotation is kept in rotation/history. "make dev" leaves all this running for you to try.`, seen)
 	return nil
 }
 
 // startApplication starts the application with a token of its own.
 func (s *stage) startApplication(ctx context.Context) (*application, func(), error) {
-	secret, err := s.vault.Client().Auth().Token().CreateWithContext(ctx, &api.TokenCreateRequest{
-		Policies: []string{appName}, NoDefaultPolicy: true,
-	})
+	client, err := s.clientWith(ctx, appName)
 	if err != nil {
-		return nil, nil, fmt.Errorf("make the application's token: %w", err)
+		return nil, nil, err
 	}
-	client := s.vault.Client()
-	client.SetToken(secret.Auth.ClientToken)
 	ctx, cancel := context.WithCancel(ctx)
 	app, err := startApplication(ctx, client, s.postgres.CAPEM())
 	if err != nil {
@@ -220,6 +216,19 @@ func (s *stage) startApplication(ctx context.Context) (*application, func(), err
 		return nil, nil, err
 	}
 	return app, func() { cancel(); <-app.done }, nil
+}
+
+// clientWith makes a client whose token has one policy.
+func (s *stage) clientWith(ctx context.Context, policy string) (*api.Client, error) {
+	secret, err := s.vault.Client().Auth().Token().CreateWithContext(ctx, &api.TokenCreateRequest{
+		Policies: []string{policy}, NoDefaultPolicy: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make a token for %s: %w", policy, err)
+	}
+	client := s.vault.Client()
+	client.SetToken(secret.Auth.ClientToken)
+	return client, nil
 }
 
 // until waits for the application to have seen something.
@@ -304,6 +313,10 @@ func develop(ctx context.Context, say *narrator, s *stage) error {
   vault write -f rotation/rotate/database
   vault read rotation/status/database
   vault path-help rotation/
+
+  vault write rotation/roles/session type=jwt algorithm=ES256 allowed_claims=sub,aud
+  vault write rotation/sign/session claims='{"sub": "user-1"}'
+  curl $VAULT_ADDR/v1/rotation/jwks/session
 
   psql '%s'      # the database, as its superuser
 `, s.postgres.URL("postgres", s.postgres.SuperuserPassword(), database))

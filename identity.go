@@ -47,7 +47,7 @@ func (b *Backend) populate(req *logical.Request) func(template string) (string, 
 		case err != nil:
 			return "", fault.New(fault.Internal, "look up the caller's identity: %w", err)
 		case who == nil:
-			return "", fault.New(fault.Invalid, "%s needs a token with an entity: its role's claims_template names the caller", req.Path)
+			return "", fault.New(fault.Invalid, "this needs a token with an entity")
 		}
 		return filled(template, who)
 	}

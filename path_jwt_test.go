@@ -294,7 +294,7 @@ func TestClaimsNameTheCaller(t *testing.T) {
 		require.Contains(t, got, sentence)
 	}
 	for _, entity := range []string{"", "gone"} {
-		refused(template, entity, "sign/session needs a token with an entity: its role's claims_template names the caller")
+		refused(template, entity, "this needs a token with an entity")
 	}
 	refused(`{"a": {{identity.entity.nonsense}}}`, "entity-1", "claims_template: cannot be filled")
 	refused(`{"a": "{{identity.groups.names.crew.metadata.m}}"}`, "entity-1", "claims_template: may not name identity.groups")

@@ -216,6 +216,8 @@ func (s *subject) nextSteps(incident string) (steps []string) {
 		case v.ProvenDead() && v.State == rotation.Current:
 			steps = append(steps, fmt.Sprintf("readers of %s fail: version %d (%s) was ended, and no replacement could be verified yet%s", s.name, v.Number, v.Identifier, s.nextAttempt()))
 		case v.ProvenDead():
+		case v.State == rotation.Current && s.revokes:
+			steps = append(steps, fmt.Sprintf("version %d (%s) of %s is revoked, and nothing replaces it before a version could be verified%s", v.Number, v.Identifier, s.name, s.nextAttempt()))
 		case v.State == rotation.Current && !v.KillFirst:
 			steps = append(steps, fmt.Sprintf("the leak lives on: version %d (%s) of %s still works, since no replacement could be verified yet; to end it before there is one, write emergency/%s with kill_first=true", v.Number, v.Identifier, s.name, s.name))
 		case v.Attention != nil:

@@ -122,6 +122,7 @@ func (e *Engine) tellAnnounced(s *subject, number int) {
 // failAhead undoes a version that was to stand by. The next one is tried later; a
 // rollback is not repeated.
 func (e *Engine) failAhead(ctx context.Context, s *subject, ahead *rotation.Version, why rotation.Failure) error {
+	e.logger.Warn("a version could not be made or brought back ahead", "role", s.name, "version", ahead.Number, "error", why.Message)
 	_, err := e.update(ctx, s.name, func(s *subject) error {
 		v, stale := s.version(ahead.Number, ahead.State)
 		if stale != nil || s.state.InFlight != nil || !v.Ahead || v.Undo {
@@ -150,6 +151,9 @@ func (e *Engine) planAhead(ctx context.Context, s *subject) error {
 	v, err := e.mint(ctx, s, id)
 	if errors.Is(err, errInterrupted) || isStorage(err) {
 		return err
+	}
+	if err != nil {
+		e.logger.Warn("a version could not be made ahead", "role", s.name, "error", failureOf(err, nil).Message)
 	}
 	_, updateErr := e.update(ctx, s.name, func(s *subject) error {
 		if s.state.InFlight != nil || s.state.Deleted {

@@ -180,6 +180,9 @@ func lastError(st *rotation.State) string {
 			return fmt.Sprintf("version %d: %s", v.Number, v.Attention.Reason)
 		}
 	}
+	if st.Ahead != nil {
+		return "the next version cannot be made ahead: " + st.Ahead.Reason
+	}
 	if st.Last != nil && st.Last.Error != nil && st.Failures > 0 {
 		return st.Last.Error.Message
 	}

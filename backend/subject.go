@@ -8,6 +8,7 @@ import (
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
 
@@ -19,6 +20,8 @@ type subject struct {
 	state *rotation.State
 	// buried tells that the documents lie in the tombstone already.
 	buried bool
+	// revokes tells that a leak of it ends with its declaration.
+	revokes bool
 }
 
 // load reads a role. A role without a state is the rest of a creation that was
@@ -34,7 +37,7 @@ func (e *Engine) load(ctx context.Context, name string) (*subject, error) {
 			return nil, err
 		}
 		if state != nil {
-			return &subject{name: name, role: role, state: state}, nil
+			return &subject{name: name, role: role, state: state, revokes: e.revokesAtOnce(role)}, nil
 		}
 	}
 	tombstone, err := e.store.Tombstone(ctx, name)
@@ -42,9 +45,15 @@ func (e *Engine) load(ctx context.Context, name string) (*subject, error) {
 		return nil, err
 	}
 	if tombstone != nil && tombstone.Pending != nil {
-		return &subject{name: name, role: &tombstone.Pending.Role, state: &tombstone.Pending.State, buried: true}, nil
+		role = &tombstone.Pending.Role
+		return &subject{name: name, role: role, state: &tombstone.Pending.State, buried: true, revokes: e.revokesAtOnce(role)}, nil
 	}
 	return nil, notFound(name)
+}
+
+func (e *Engine) revokesAtOnce(role *store.Role) bool {
+	r, ok := e.rotators[role.Type].(rotator.Revoker)
+	return ok && r.RevokesAtOnce()
 }
 
 func notFound(name string) error { return fault.New(fault.NotFound, "there is no role %q", name) }

@@ -254,6 +254,12 @@ type Outliver interface {
 	Outlives(r *Role) bool
 }
 
+// Revoker is implemented by kinds whose versions are refused from the moment on at which
+// an emergency declares that they leaked: the journal itself is the target.
+type Revoker interface {
+	RevokesAtOnce() bool
+}
+
 // Adviser knows what is left to people once an emergency has replaced a version:
 // sentences for the answer, none without need.
 type Adviser interface {

@@ -36,6 +36,7 @@ var (
 	_ rotator.Gracer    = (*Rotator)(nil)
 	_ rotator.Adviser   = (*Rotator)(nil)
 	_ rotator.Outliver  = (*Rotator)(nil)
+	_ rotator.Revoker   = (*Rotator)(nil)
 	_ rotator.Importer  = (*Rotator)(nil)
 )
 
@@ -154,6 +155,9 @@ func (*Rotator) Restorable(t *rotator.Target) string {
 // Outlives implements rotator.Outliver: the tokens that a key signed are checked with it
 // until the last of them has expired.
 func (*Rotator) Outlives(*rotator.Role) bool { return true }
+
+// RevokesAtOnce implements rotator.Revoker: what leaked is not published any more.
+func (*Rotator) RevokesAtOnce() bool { return true }
 
 // Load implements rotator.LiveUser.
 func (*Rotator) Load(v *rotation.Version, material secret.Map) (any, error) {

@@ -62,8 +62,8 @@ func (*Rotator) AnnounceAhead(r *rotator.Role) time.Duration {
 	return o.announce(r.Interval)
 }
 
-// announce is the effective announce period of a role that rotates at the interval
-// (0 when it does not rotate by itself).
+// announce is the effective announce period of a role whose scheduled rotations are at
+// least the interval apart (0 when it is not known).
 func (o *roleOptions) announce(interval time.Duration) time.Duration {
 	if o.AnnouncePeriod > 0 {
 		return o.AnnouncePeriod.Std()

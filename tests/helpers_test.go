@@ -424,10 +424,16 @@ func refused(err error) bool {
 // databasePlugin is the name of the plugin with which Vault's own database engine speaks to PostgreSQL.
 const databasePlugin = "postgresql-database-plugin"
 
-// ensureDatabasePlugin asks the script that finds or builds it.
+// ensureDatabasePlugin gives its binary.
 func ensureDatabasePlugin(t testing.TB) string {
 	t.Helper()
-	command := exec.CommandContext(t.Context(), filepath.Join("..", "scripts", "ensure-database-plugin"))
+	return ensure(t, "database-plugin")
+}
+
+// ensure asks the script that finds, fetches or builds what tests need.
+func ensure(t testing.TB, what string) string {
+	t.Helper()
+	command := exec.CommandContext(t.Context(), filepath.Join("..", "scripts", "ensure-"+what)) //nolint:gosec // a script of this checkout
 	command.Stderr = os.Stderr
 	path, err := command.Output()
 	require.NoError(t, err)

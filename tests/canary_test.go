@@ -20,7 +20,7 @@ type canaries struct {
 	told    map[string]string // every answer but those of creds/
 }
 
-// Secrets go through a role's whole life, and into fields where they do not belong. None turns up in
+// Secrets go through a role's whole life, signing keys too, and into fields where they do not belong. None turns up in
 // a log, an error, a status, a history or an incident, nor in the database's own log.
 func TestCanaries(t *testing.T) {
 	t.Parallel()
@@ -32,6 +32,7 @@ func TestCanaries(t *testing.T) {
 	c.live()
 	c.misplace()
 	c.lookAround()
+	c.signingKeys()
 	for what, secret := range c.secrets {
 		require.Greater(t, len(secret), 12, "%s is too short to be looked for", what)
 	}

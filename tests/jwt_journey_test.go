@@ -253,3 +253,31 @@ func (j *keyJourney) history() {
 	assert.Equal(j.t, []string{"rollback succeeded", "manual succeeded", "emergency succeeded", "initial succeeded"}, told,
 		"a rotation that was refused is none")
 }
+
+// The schedule rotates without anybody: to the key that was announced, and not before it was.
+func TestJWTScheduledRotation(t *testing.T) {
+	t.Parallel()
+	w := newKeys(t, "scheduled", sharedVault(t))
+	began := time.Now()
+	w.write("roles/"+w.role, keyFields(map[string]any{
+		"rotation_period": "1m", "token_ttl": "5s", "clock_skew": "1s", "announce_period": "6s", "grace_period": "20s",
+		"next_rotation": began.Add(3 * time.Second).UTC().Format(time.RFC3339), // before the announcement has run
+	}))
+	next := w.announced(w.role)
+	verifier := &cachingVerifier{url: w.url("jwks/" + w.role)}
+	await(t, patience, "the scheduled rotation", func() (bool, any) {
+		s := w.status(w.role)
+		token := w.signFor(w.role, "user-1").Token
+		require.NoError(t, verifier.check(t.Context(), token))
+		return s.Current == next.Version, s
+	})
+	t.Logf("rotated %s after the role was made", time.Since(began).Round(time.Millisecond))
+	assert.GreaterOrEqual(t, time.Since(began), 6*time.Second)
+	assert.Equal(t, next.Identifier, w.signFor(w.role, "user-1").Kid)
+	var page struct {
+		Rotations []rotationAnswer `json:"rotations"`
+	}
+	require.NoError(t, unmarshal(w.get("history/"+w.role), &page))
+	require.Len(t, page.Rotations, 2)
+	assert.Equal(t, "scheduled", page.Rotations[0].Trigger)
+}

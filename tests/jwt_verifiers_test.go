@@ -33,6 +33,7 @@ type cachingVerifier struct {
 	set     jwk.Set
 	until   time.Time
 	fetches int
+	stretch int // how many times as long it keeps them, when it does not care
 }
 
 func (v *cachingVerifier) check(ctx context.Context, token string) error {
@@ -72,7 +73,7 @@ func (v *cachingVerifier) keep(d document) error {
 		return err
 	}
 	v.fetches++
-	v.until = time.Now().Add(age)
+	v.until = time.Now().Add(age * time.Duration(max(v.stretch, 1)))
 	v.set, err = jwk.Parse([]byte(d.Text))
 	return err
 }

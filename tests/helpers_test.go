@@ -433,7 +433,7 @@ func ensureDatabasePlugin(t testing.TB) string {
 // ensure asks the script that finds, fetches or builds what tests need.
 func ensure(t testing.TB, what string) string {
 	t.Helper()
-	command := exec.CommandContext(t.Context(), filepath.Join("..", "scripts", "ensure-"+what)) //nolint:gosec // a script of this checkout
+	command := exec.CommandContext(t.Context(), filepath.Join("..", "scripts", "ensure-"+what))
 	command.Stderr = os.Stderr
 	path, err := command.Output()
 	require.NoError(t, err)

@@ -69,7 +69,7 @@ func (w *world) badKeys() []refusal {
 		w.badKey("size of another curve", "key_bits", "P-521", m{"algorithm": "ES512", "key_bits": 512}),
 		w.badKey("RSA size for Ed25519", "key_bits", "Ed25519", m{"algorithm": "EdDSA", "key_bits": 4096}),
 		w.badKey("key_bits that are no number", "key_bits", "whole number", m{"algorithm": "RS256", "key_bits": "long"}),
-		w.badKey("unknown field", "algoritm", "did you mean algorithm?", m{"algoritm": "RS256"}),
+		w.badKey("unknown field", "token_tll", "did you mean token_ttl?", m{"token_tll": "5m"}),
 		w.badKey("field of another type", "member_of", "", m{"member_of": "app"}),
 		w.badKey("connection", "connection", "needs none", m{"connection": "main"}),
 		w.badKey("template that is no object", "claims_template", "JSON object", m{"claims_template": `["a"]`}),

@@ -269,7 +269,7 @@ func TestJWTScheduledRotation(t *testing.T) {
 		s := w.status(w.role)
 		token := w.signFor(w.role, "user-1").Token
 		require.NoError(t, verifier.check(t.Context(), token))
-		return s.Current == next.Version, s
+		return s.Current == next.Version && s.Rotation == nil, s
 	})
 	t.Logf("rotated %s after the role was made", time.Since(began).Round(time.Millisecond))
 	assert.GreaterOrEqual(t, time.Since(began), 6*time.Second)

@@ -246,7 +246,7 @@ func (f *traffic) killRotating() int {
 	await(f.t, patience, "the announcement to have run", func() (bool, any) { return !time.Now().Before(ready), ready })
 	asked := make(chan answer, 1)
 	go func() { asked <- f.call(f.t.Context(), http.MethodPut, "rotate/"+f.role, nil) }()
-	moment := time.NewTimer(rand.N(30 * time.Millisecond)) //nolint:gosec // any moment will do
+	moment := time.NewTimer(rand.N(30 * time.Millisecond))
 	defer moment.Stop()
 	<-moment.C
 	n, err := f.vault.KillPlugin(f.t.Context())

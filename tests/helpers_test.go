@@ -179,11 +179,12 @@ type (
 		Reason     string `json:"reason"`
 	}
 	versionAnswer struct {
-		Version     int    `json:"version"`
-		State       string `json:"state"`
-		Identifier  string `json:"identifier"`
-		Compromised bool   `json:"compromised"`
-		ProvenDead  bool   `json:"proven_dead"`
+		Version     int       `json:"version"`
+		State       string    `json:"state"`
+		ReadyAt     time.Time `json:"ready_at"`
+		Identifier  string    `json:"identifier"`
+		Compromised bool      `json:"compromised"`
+		ProvenDead  bool      `json:"proven_dead"`
 		InUse       []struct {
 			Application string `json:"application_name"`
 			Address     string `json:"client_addr"`

@@ -135,8 +135,8 @@ func (w *world) writes() int64 {
 	return leader.Index
 }
 
-// A deleted role signs and verifies nothing any more. Its name is free once its keys are proven dead:
-// at the end of their grace, or at once after an emergency.
+// A deleted role signs nothing any more, but what it signed stays good: until the grace of its keys is
+// over, or an emergency ends them. Then its name is free.
 func TestJWTDeletedRole(t *testing.T) {
 	t.Parallel()
 	w := newKeys(t, "deleted", sharedVault(t))
@@ -152,10 +152,14 @@ func TestJWTDeletedRole(t *testing.T) {
 			began := time.Now()
 			a := v.call(t.Context(), http.MethodDelete, "roles/"+v.role, nil)
 			require.True(t, a.ok(), a.sentence())
-			v.gone(held)
+			assert.Contains(t, a.Text, held.Kid, "the answer must say what stays valid, and until when")
+			v.closed()
 			if leaked {
 				assert.Equal(t, "contained", v.emergency(map[string]any{"reason": "key in a repository"}).Status)
+			} else {
+				v.staysGood(held)
 			}
+			v.ends(held)
 			await(t, patience, "the name to be free", func() (bool, any) {
 				a := v.call(t.Context(), http.MethodPut, "roles/"+v.role, fields)
 				return a.ok(), a.sentence()
@@ -168,17 +172,64 @@ func TestJWTDeletedRole(t *testing.T) {
 	}
 }
 
-// gone checks that nothing of a deleted role is answered, and that its name is not free yet.
-func (w *world) gone(held signedToken) {
+// closed checks that a deleted role gives nothing new, and that its name is not free yet.
+func (w *world) closed() {
 	w.t.Helper()
-	for _, path := range []string{"roles/", "creds/", "status/", "jwks/"} {
+	for _, path := range []string{"roles/", "creds/", "status/"} {
 		assert.Equal(w.t, http.StatusNotFound, w.call(w.t.Context(), http.MethodGet, path+w.role, nil).Status, path)
 	}
-	for path, body := range map[string]map[string]any{"sign/": nil, "verify/": {"token": held.Token}} {
-		a := w.call(w.t.Context(), http.MethodPut, path+w.role, body)
-		assert.Equal(w.t, http.StatusNotFound, a.Status, path)
-		assert.Contains(w.t, a.sentence(), "there is no role", path)
-	}
-	a := w.call(w.t.Context(), http.MethodPut, "roles/"+w.role, keyFields(nil))
+	a := w.call(w.t.Context(), http.MethodPut, "sign/"+w.role, nil)
+	assert.Equal(w.t, http.StatusNotFound, a.Status)
+	assert.Contains(w.t, a.sentence(), "is deleted: nothing is signed any more")
+	a = w.call(w.t.Context(), http.MethodPut, "roles/"+w.role, keyFields(nil))
 	assert.Equal(w.t, http.StatusConflict, a.Status, a.sentence())
+}
+
+// staysGood checks a token of a deleted role until it expires.
+func (w *world) staysGood(held signedToken) {
+	w.t.Helper()
+	verifier := &cachingVerifier{url: w.url("jwks/" + w.role)}
+	await(w.t, patience, "the token to expire", func() (bool, any) {
+		v := w.verify(w.role, held.Token)
+		err := verifier.check(w.t.Context(), held.Token)
+		if expired(held) {
+			return true, nil
+		}
+		assert.True(w.t, v.Active, v.Reason)
+		assert.NoError(w.t, err)
+		verifier.until = time.Time{} // whoever comes new finds the key too
+		return false, held.Expires
+	})
+}
+
+// ends waits until a deleted role publishes nothing any more.
+func (w *world) ends(held signedToken) {
+	w.t.Helper()
+	await(w.t, patience, "the keys of the deleted role to end", func() (bool, any) {
+		d, err := fetch(w.t.Context(), w.url("jwks/"+w.role))
+		require.NoError(w.t, err)
+		return d.Status == http.StatusNotFound, d.Text
+	})
+	a := w.call(w.t.Context(), http.MethodPut, "verify/"+w.role, map[string]any{"token": held.Token})
+	assert.Equal(w.t, http.StatusNotFound, a.Status, a.Text)
+	assert.Contains(w.t, a.sentence(), "there is no role")
+}
+
+// A key is not ended by hand while its tokens may be in use, but by force.
+func TestJWTRetireByHand(t *testing.T) {
+	t.Parallel()
+	w := newKeys(t, "byhand", sharedVault(t))
+	w.write("roles/"+w.role, keyFields(nil))
+	w.announced(w.role)
+	held := w.signFor(w.role, "user-1")
+	w.rotation("rotate/"+w.role, map[string]any{"force": true})
+	refusal{path: "retire/" + w.role, status: http.StatusConflict, says: "version 1 may be in use until"}.check(t, w)
+	assert.True(t, w.verify(w.role, held.Token).Active)
+
+	w.write("retire/"+w.role, map[string]any{"force": true})
+	v := w.verify(w.role, held.Token)
+	assert.False(t, v.Active)
+	assert.Contains(t, v.Reason, "was retired")
+	assert.NotContains(t, w.kids(w.role), held.Kid)
+	assert.Empty(t, w.keyStatus(w.role).Revoked, "nothing leaked")
 }

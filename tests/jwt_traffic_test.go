@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"regexp"
 	"slices"
 	"sync"
 	"testing"
@@ -241,8 +240,7 @@ func (f *traffic) rotateOn(before int) (after int) {
 // killRotating kills the process while it rotates, or just before or after.
 func (f *traffic) killRotating() int {
 	f.t.Helper()
-	f.announced(f.role)
-	ready := f.mayRotateAt()
+	ready := f.announced(f.role).ReadyAt.Add(time.Second) // it is told without its fraction
 	await(f.t, patience, "the announcement to have run", func() (bool, any) { return !time.Now().Before(ready), ready })
 	asked := make(chan answer, 1)
 	go func() { asked <- f.call(f.t.Context(), http.MethodPut, "rotate/"+f.role, nil) }()
@@ -255,21 +253,4 @@ func (f *traffic) killRotating() int {
 		f.cut++
 	}
 	return n
-}
-
-var takesOver = regexp.MustCompile(`may take over at (\S+Z)`)
-
-// mayRotateAt is when the next key may take over, as whoever asks too early is told.
-func (f *traffic) mayRotateAt() time.Time {
-	f.t.Helper()
-	a := f.call(f.t.Context(), http.MethodPut, "rotate/"+f.role, nil)
-	told := takesOver.FindStringSubmatch(a.sentence())
-	if told == nil { // it may already, and did
-		require.True(f.t, a.ok(), a.sentence())
-		return time.Now()
-	}
-	require.Equal(f.t, http.StatusConflict, a.Status)
-	at, err := time.Parse(time.RFC3339, told[1])
-	require.NoError(f.t, err)
-	return at.Add(time.Second) // it is told without its fraction
 }

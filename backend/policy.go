@@ -143,6 +143,9 @@ func checkGrace(kind rotator.Rotator, role *store.Role, interval time.Duration) 
 	if grace < schedule.MinGrace {
 		return fault.Field("grace_period", "must be at least %s", schedule.MinGrace)
 	}
+	if g, ok := kind.(rotator.Gracer); ok && grace >= interval && grace == g.DefaultGrace(roleView(role, nil)) {
+		return fault.Field("rotation_period", "makes %s between rotations, and must be longer than the grace_period that follows from the role's other options, %s", interval, grace)
+	}
 	if grace >= interval {
 		return fault.Field("grace_period", "is %s and must be shorter than the time between rotations, %s", grace, interval)
 	}

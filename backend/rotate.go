@@ -45,8 +45,15 @@ func (e *Engine) Rotate(ctx context.Context, name string, r RotateRequest) (*rot
 		if s.state.Divergence != nil {
 			return conflictDiverged(s)
 		}
-		if !s.hasten(i) {
-			i.Trigger, i.Force = rotation.Manual, r.Force
+		if s.hasten(i) {
+			return nil
+		}
+		i.Trigger, i.Force = rotation.Manual, r.Force
+		if r.Force {
+			return nil
+		}
+		if _, reason := s.announcedFrom(announceAhead(e.rotators[s.role.Type], s.role), e.clock.Now()); reason != "" {
+			return notAnnounced(reason)
 		}
 		return nil
 	})

@@ -34,7 +34,7 @@ func (e *Engine) takeStandby(ctx context.Context, s *subject, i *rotation.Intent
 	if err != nil {
 		return false, err
 	}
-	announced, now := announceAhead(kind, s.role), e.clock.Now()
+	announced := announceAhead(kind, s.role)
 	urgent := announced == 0 || i.Force || i.Trigger == rotation.Emergency || s.state.Current == 0
 	next := s.state.StandbyVersion()
 	if next == nil && urgent && announced > 0 {
@@ -43,18 +43,37 @@ func (e *Engine) takeStandby(ctx context.Context, s *subject, i *rotation.Intent
 	if next != nil && (!urgent || i.Attempt == 1) && !next.Returns {
 		i.Version = next.Number
 	}
-	if urgent || next != nil && !next.ReadyAt.After(now) {
+	if urgent {
 		return false, nil
 	}
-	if next == nil {
-		return true, e.waitForStandby(ctx, s, *i, now.Add(announced), "the next version is still being made, and may take over at about")
+	if until, reason := s.announcedFrom(announced, e.clock.Now()); reason != "" {
+		return true, e.waitForStandby(ctx, s, *i, until, reason)
 	}
-	return true, e.waitForStandby(ctx, s, *i, next.ReadyAt, fmt.Sprintf("version %d is announced, and may take over at", next.Number))
+	return false, nil
+}
+
+// announcedFrom is from when on an ordinary rotation of a kind that announces may begin,
+// and, if that is still to come, why.
+func (s *subject) announcedFrom(announced time.Duration, now time.Time) (until time.Time, reason string) {
+	next := s.state.StandbyVersion()
+	switch {
+	case announced == 0 || s.state.Current == 0 || next != nil && !next.ReadyAt.After(now):
+		return now, ""
+	case next == nil:
+		until = now.Add(announced)
+		return until, "the next version is still being made, and may take over at about " + until.Format(timeFormat)
+	default:
+		return next.ReadyAt, fmt.Sprintf("version %d is announced, and may take over at %s", next.Number, next.ReadyAt.Format(timeFormat))
+	}
+}
+
+// notAnnounced refuses a rotation that would have to wait.
+func notAnnounced(reason string) error {
+	return fault.New(fault.Conflict, "%s: rotate then, or at once with force=true", reason)
 }
 
 // waitForStandby puts a rotation off until the version that stands by may be used.
 func (e *Engine) waitForStandby(ctx context.Context, s *subject, i rotation.Intent, until time.Time, reason string) error {
-	reason += " " + until.Format(timeFormat)
 	refused := false
 	_, err := e.update(ctx, s.name, func(s *subject) error {
 		if s.state.InFlight != nil || s.state.Deleted || !s.wants(i) {
@@ -64,7 +83,7 @@ func (e *Engine) waitForStandby(ctx context.Context, s *subject, i rotation.Inte
 		return nil
 	})
 	if err == nil && refused {
-		e.waiters.refused(i.ID, fault.New(fault.Conflict, "%s: rotate then, or at once with force=true", reason))
+		e.waiters.refused(i.ID, notAnnounced(reason))
 	}
 	return err
 }

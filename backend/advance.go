@@ -271,6 +271,11 @@ func (e *Engine) failRotation(ctx context.Context, s *subject, cause error, t *r
 		if err := s.state.Fail(now, why, then); err != nil {
 			return err
 		}
+		if v := s.state.Version(r.Version); v != nil && v.State == rotation.Standby && !v.Returns && isBroken(why) && announceAhead(e.rotators[s.role.Type], s.role) > 0 {
+			if err := s.state.DropStandby(); err != nil { // else every attempt would take it
+				return err
+			}
+		}
 		if r.Trigger == rotation.Initial || r.Trigger == rotation.Import {
 			return s.state.Delete(now)
 		}
@@ -278,6 +283,12 @@ func (e *Engine) failRotation(ctx context.Context, s *subject, cause error, t *r
 	})
 	e.logger.Warn("a rotation failed", "role", s.name, "rotation_id", r.ID, "phase", string(r.Phase), "attempt", r.Attempt, "error", why.Message)
 	return err
+}
+
+// isBroken tells a version that will not do better the next time from a target that did
+// not answer.
+func isBroken(why rotation.Failure) bool {
+	return why.Kind == string(fault.AuthFailed) || why.Kind == string(fault.Target)
 }
 
 // afterFailure decides between a next attempt, waiting for a person, and nothing:

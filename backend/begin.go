@@ -60,6 +60,10 @@ func (e *Engine) begin(ctx context.Context, s *subject, i rotation.Intent) error
 	if i.Version != 0 {
 		return e.beginJournal(ctx, s, i, i.Version, nil)
 	}
+	if i.Trigger == rotation.Import && e.memory.handed(s.name, i.ID) == nil {
+		// It came with a request, and is nowhere else: what was made instead would not be it.
+		return e.refuse(ctx, s, i, fault.New(fault.Target, "the secret to take over was lost when the process ended: write the role again"))
+	}
 	candidate, err := e.mint(ctx, s, i.ID)
 	var person *rotator.WaitsForPerson
 	var occupied *occupiedError
@@ -68,6 +72,9 @@ func (e *Engine) begin(ctx context.Context, s *subject, i rotation.Intent) error
 		return e.waitForObject(ctx, s, i, occupied.by)
 	case err == nil:
 		err := e.beginJournal(ctx, s, i, candidate.Number, candidate)
+		if err == nil {
+			e.memory.hand(s.name, "", nil)
+		}
 		if fault.Is(err, fault.NotFound) { // deleted meanwhile, by force
 			err = errors.Join(err, e.store.DeleteMaterial(ctx, s.name, candidate.Number))
 		}

@@ -24,6 +24,7 @@ type cache struct {
 // snapshot is a role as readers see it; it never changes.
 type snapshot struct {
 	kind     string
+	deleted  bool // what is left of a deleted role: nobody reads it, but it may be used
 	current  *rendered
 	versions map[int]*rendered // current and retiring
 	next     time.Time

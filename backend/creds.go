@@ -87,11 +87,10 @@ func (e *Engine) snapshot(ctx context.Context, name string) (*snapshot, error) {
 	})
 }
 
-// snapshotOf is snapshot for certain roles; no material of others is read. What is left
-// of a deleted role is not kept.
+// snapshotOf is snapshot for certain roles; no material of others is read.
 func (e *Engine) snapshotOf(ctx context.Context, name string, admits func(kind string, deleted bool) error) (*snapshot, error) {
 	if snap := e.cache.get(name); snap != nil {
-		return snap, admits(snap.kind, false)
+		return snap, admits(snap.kind, snap.deleted)
 	}
 	since := e.cache.begin(name)
 	s, err := e.load(ctx, name)
@@ -105,9 +104,7 @@ func (e *Engine) snapshotOf(ctx context.Context, name string, admits func(kind s
 	if err != nil {
 		return nil, err
 	}
-	if !s.state.Deleted {
-		e.cache.fill(name, since, snap)
-	}
+	e.cache.fill(name, since, snap)
 	return snap, nil
 }
 
@@ -117,7 +114,7 @@ func (e *Engine) render(ctx context.Context, s *subject) (*snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	snap := &snapshot{kind: s.role.Type, versions: map[int]*rendered{}, next: s.state.NextRotation, warnings: s.warnings()}
+	snap := &snapshot{kind: s.role.Type, deleted: s.state.Deleted, versions: map[int]*rendered{}, next: s.state.NextRotation, warnings: s.warnings()}
 	conn, err := e.store.Connection(ctx, s.role.Connection)
 	if err != nil {
 		return nil, err

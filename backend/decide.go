@@ -241,7 +241,7 @@ func ruleRetire(v view) decision {
 		return decision{}
 	}
 	return v.first(func(ver *rotation.Version) decision {
-		if ver.Compromised || ver.Undo || ver.Ahead {
+		if ver.Compromised || ver.Undo || ver.Ahead || v.state.Wanted(ver.Number) {
 			return decision{}
 		}
 		end := ver.RetireAt

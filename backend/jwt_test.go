@@ -23,6 +23,7 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/jwt"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
 
 // signingKeys is the kind with what the fault injection asks of every kind.
@@ -187,6 +188,13 @@ func TestJWTCrashAnywhereInAnImport(t *testing.T) {
 	enginetest.Enumerate(t, func(t *testing.T) *enginetest.Stage {
 		stage := jwtStage(t)
 		stage.RoleSecrets = secret.NewMap(map[string]string{"import_key": importedKey})
+		login := stage.Login
+		stage.Login = func(rendered map[string]any) error {
+			if rendered["version"] == 1 && rendered["kid"] != "1" {
+				return fault.New(fault.AuthFailed, "this is not the key that was taken over: %v", rendered["kid"])
+			}
+			return login(rendered)
+		}
 		return stage
 	}, enginetest.Scenario{Name: "import", AtLeast: 15, Run: func(p *enginetest.Play) {
 		p.Create(nil)
@@ -357,19 +365,13 @@ func TestNoTokenBreaks(t *testing.T) {
 	require.Greater(t, len(f.keys), 20)
 }
 
-// hasty announces for no time that helps: a seeded bug.
-type hasty struct{ signingKeys }
-
-// AnnounceAhead implements rotator.Announcer.
-func (hasty) AnnounceAhead(*rotator.Role) time.Duration { return time.Second }
-
-func TestAnAnnouncementThatIsTooShortIsNoticed(t *testing.T) {
+// The check of the check: a verifier that keeps the keys for longer than it was told meets
+// keys that it does not know.
+func TestVerifierThatCachesTooLongMeetsUnknownKeys(t *testing.T) {
 	t.Parallel()
-	stage := jwtStage(t)
-	stage.Rotator = func(f *enginetest.Faults) rotator.Rotator {
-		return enginetest.NewFaulty(hasty{signingKeys{jwt.New()}}, f)
-	}
-	require.ErrorContains(t, newTraffic(jwtRig(t, stage)).through(10), "key")
+	f := newTraffic(jwtRig(t, jwtStage(t)))
+	f.verifiers = []*cachingVerifier{{offset: -5 * time.Minute}}
+	require.ErrorContains(t, f.through(10), "failed to find key with key ID")
 }
 
 // A key is not ended by hand while a token that it signed may be in use.
@@ -411,6 +413,77 @@ func TestTokensOfADeletedRoleStayGood(t *testing.T) {
 	r.Wait(2 * time.Minute)
 	_, err := fetch(r.Engine())
 	requireKind(t, fault.NotFound, err, "there is no role")
+}
+
+// Whoever read the key sets under a longer time comes back within it, also when the
+// journal never had it.
+func TestLongerAnnouncementCountsOnceItIsAdopted(t *testing.T) {
+	t.Parallel()
+	r := jwtRig(t, jwtStage(t))
+	r.waitUntil("the next", time.Minute, func() bool { return r.State().StandbyVersion() != nil })
+	_, err := r.Engine().WriteConfig(context.Background(), backend.Write{Given: option.Values{"paused": true}})
+	require.NoError(t, err)
+	_, err = r.Engine().WriteRole(context.Background(), backend.Write{Name: app, Given: option.Values{"announce_period": int64(580)}})
+	require.NoError(t, err)
+	set, err := fetch(r.Engine())
+	require.NoError(t, err)
+	require.Equal(t, 30*time.Second, set.MaxAge)
+	_, err = r.Engine().WriteConfig(context.Background(), backend.Write{Given: option.Values{"paused": false}})
+	require.NoError(t, err)
+	r.Step()
+	set, err = fetch(r.Engine())
+	require.NoError(t, err)
+	require.Equal(t, 290*time.Second, set.MaxAge)
+}
+
+// A key that another one took over from is not handed out: what it signed now would
+// outlive it.
+func TestRetiringPrivateKeyIsNotHandedOut(t *testing.T) {
+	t.Parallel()
+	r := jwtRig(t, jwtStage(t))
+	r.ready()
+	r.Rotate()
+	old, err := r.Engine().VersionCreds(context.Background(), app, 1, backend.Actor{})
+	require.NoError(t, err)
+	require.NotContains(t, old.Data, "private_key")
+	require.Contains(t, old.Data, "public_key")
+	require.Contains(t, r.creds().Data, "private_key")
+}
+
+// The default of a rollback is no version that may have leaked with a later one.
+func TestRollbackAfterALeakAsksForAName(t *testing.T) {
+	t.Parallel()
+	r := jwtRig(t, jwtStage(t))
+	r.ready()
+	r.Rotate()
+	r.waitUntil("retired", 5*time.Minute, func() bool { return r.State().Version(1).State == rotation.Retired })
+	r.waitUntil("the next", time.Minute, func() bool { return r.State().StandbyVersion() != nil })
+	r.Emergency(false)
+	_, err := r.rollbackNow(0, false)
+	requireKind(t, fault.Conflict, err, "version 1: it ended before version 2 leaked, and may have leaked too: name it with version=1")
+	_, err = r.rollbackNow(1, true)
+	require.NoError(t, err)
+	require.Equal(t, 1, r.Current())
+}
+
+// A standby key that turns out to be damaged is replaced, and takes nothing with it.
+func TestDamagedStandbyKeyIsReplaced(t *testing.T) {
+	t.Parallel()
+	r := jwtRig(t, jwtStage(t))
+	damaged := r.ready()
+	disk := &enginetest.Storage{Disk: r.Disk}
+	require.NoError(t, store.New(disk).PutMaterial(t.Context(), app, damaged.Number, secret.NewMap(map[string]string{"private_key": "no key"})))
+	r.Restart()
+	r.issue()
+	_, err := fetch(r.Engine())
+	require.NoError(t, err)
+	_, err = r.Engine().Rotate(context.Background(), app, backend.RotateRequest{Wait: backend.Wait})
+	require.NoError(t, err)
+	r.waitUntil("another one", 5*time.Minute, func() bool {
+		s := r.State().StandbyVersion()
+		return s != nil && s.Number > damaged.Number
+	})
+	r.waitUntil("rotated", 10*time.Minute, func() bool { return r.Current() > damaged.Number })
 }
 
 // TestNoTokenOfALeakedKeyPasses declares leaks: verify/ refuses at once whatever the

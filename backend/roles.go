@@ -238,12 +238,15 @@ func (e *Engine) createRole(ctx context.Context, role *store.Role, w Write, warn
 	trigger := rotation.Initial
 	if e.imports(role, w.Secrets) {
 		trigger = rotation.Import
+		// Until the journal has it: whoever asked may stop waiting before.
 		e.memory.hand(role.Name, id, w.Secrets)
-		defer e.memory.hand(role.Name, "", nil)
 	}
 	expected := e.waiters.expect(id)
 	if err := e.storeNewRole(ctx, role, &rotation.Intent{ID: id, Trigger: trigger, At: e.clock.Now(), Attempt: 1, Actor: by}); err != nil {
 		e.waiters.forget(id)
+		if trigger == rotation.Import && !isStorage(err) { // else the Put may have gone through
+			e.memory.hand(role.Name, "", nil)
+		}
 		return nil, err
 	}
 	e.workers.add(forOne, role.Name)

@@ -76,6 +76,9 @@ func (e *Engine) rollbackTo(ctx context.Context, s *subject, number int) (int, e
 			continue
 		}
 		reason := e.notEligible(ctx, s, &v)
+		if leaked := s.leakedAfter(v.Number); reason == "" && leaked != 0 {
+			reason = fmt.Sprintf("it ended before version %d leaked, and may have leaked too: name it with version=%d if you are sure that it did not", leaked, v.Number)
+		}
 		if reason == "" {
 			return v.Number, nil
 		}
@@ -85,6 +88,16 @@ func (e *Engine) rollbackTo(ctx context.Context, s *subject, number int) (int, e
 		return 0, fault.New(fault.Conflict, "there is no version before %d to roll back to", s.state.Current)
 	}
 	return 0, fault.New(fault.Conflict, "no earlier version can be rolled back to: %s", joinFirst(reasons, 5))
+}
+
+// leakedAfter is the number of a version after this one that leaked, 0 for none.
+func (s *subject) leakedAfter(number int) int {
+	for i := range s.state.Versions {
+		if v := &s.state.Versions[i]; v.Compromised && v.Number > number {
+			return v.Number
+		}
+	}
+	return 0
 }
 
 // notEligible is why a version cannot become current again, "" if it can.

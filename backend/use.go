@@ -44,7 +44,7 @@ func (e *Engine) liveUser(role, typ string) (rotator.LiveUser, error) {
 
 // loadVersions readies every version that may be put to use.
 func (e *Engine) loadVersions(ctx context.Context, s *subject, kind rotator.LiveUser, view *rotator.Role) (*rotator.LiveVersions, error) {
-	live := &rotator.LiveVersions{Role: view}
+	live := &rotator.LiveVersions{Role: view, Ahead: s.state.Announce.Ahead.Std()}
 	current := -1
 	for i := range s.state.Versions {
 		v := s.state.Versions[i]
@@ -57,6 +57,12 @@ func (e *Engine) loadVersions(ctx context.Context, s *subject, kind rotator.Live
 			return nil, err
 		}
 		ready, err := kind.Load(&v, material)
+		if err != nil && v.Number != s.state.Current {
+			// One that nobody makes anything with must not take the others down.
+			e.logger.Error("a version cannot be used", "role", s.name, "version", v.Number, "error", failureOf(err, material).Message)
+			live.Ended = append(live.Ended, v)
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("load version %d of %s: %w", v.Number, s.name, err)
 		}

@@ -25,6 +25,12 @@ func (s *State) AbandonedReturn() *Version {
 	})
 }
 
+// Wanted tells whether a rotation that has not begun is about a version.
+func (s *State) Wanted(number int) bool {
+	v := s.Version(number)
+	return v != nil && (wants(s.Intent, v) || wants(s.Replaced, v))
+}
+
 func wants(i *Intent, v *Version) bool { return i != nil && i.Version == v.Number }
 
 func (s *State) find(matches func(*Version) bool) *Version {

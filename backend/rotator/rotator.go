@@ -310,6 +310,9 @@ type LiveVersions struct {
 	All []Live
 	// Ended are all others that the journal remembers, in that order.
 	Ended []rotation.Version
+	// Ahead is for how long versions stand by, as far as the journal has adopted it: no
+	// more may be promised to those who look, whatever the role says by now. 0: unknown.
+	Ahead time.Duration
 	Now   time.Time
 }
 

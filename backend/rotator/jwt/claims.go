@@ -125,7 +125,7 @@ func appendValue(out []byte, name string, value any) ([]byte, error) {
 		return strconv.AppendInt(out, n, 10), nil
 	}
 	raw, err := json.Marshal(value)
-	if err != nil {
+	if err != nil || !finite(value) {
 		return nil, fault.Field(claimsField, "have a value that cannot be written as JSON: %s", quoted(name))
 	}
 	return append(out, raw...), nil

@@ -173,3 +173,16 @@ func TestMaterialOfAnotherVersion(t *testing.T) {
 	targets[1].Material = secret.NewMap(map[string]string{"private_key": "nonsense"})
 	require.EqualError(t, New().Prepare(context.Background(), targets[1]), "the private key of version 2 cannot be read")
 }
+
+// go-jose tells names apart by case, encoding/json does not: what is checked is what
+// counts.
+func TestImportChecksWhatCounts(t *testing.T) {
+	for text, want := range map[string]string{
+		`"kid":"bad\n[INFO] forged","KID":"ok",`: "has a kid that cannot be kept",
+		`"use":"enc","USE":"sig",`:               "says that it is not for signing",
+		`"alg":"ES512","ALG":"EdDSA",`:           "says that it is for another algorithm than EdDSA",
+	} {
+		err := checkImport(algorithmNamed("EdDSA"), 0, secret.New(strings.Replace(rfc8037Ed, `{`, "{"+text, 1)))
+		require.ErrorContains(t, err, want, text)
+	}
+}

@@ -106,7 +106,8 @@ func (*Rotator) Discard(context.Context, *rotator.Target) (rotator.Progress, err
 }
 
 // Render implements rotator.Rotator. The private key is in it where the role is
-// exportable, which it must have been from the beginning.
+// exportable, which it must have been from the beginning; but not once another key has
+// taken over: what this one signed now would outlive it.
 func (*Rotator) Render(t *rotator.Target) (map[string]any, error) {
 	o, err := decodeRole(t.Role)
 	if err != nil {
@@ -125,7 +126,7 @@ func (*Rotator) Render(t *rotator.Target) (map[string]any, error) {
 		return nil, err
 	}
 	out := map[string]any{"kid": k.kid, "algorithm": string(k.algorithm.name), "public_key": public, "public_jwk": jwk}
-	if o.Exportable {
+	if o.Exportable && t.Version.State != rotation.Retiring {
 		out[privateKey] = t.Material[privateKey].Reveal()
 	}
 	return out, nil

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
@@ -29,7 +30,7 @@ func keySet(r *rules, live *rotator.LiveVersions) (*Document, error) {
 		}
 		set.Keys = append(set.Keys, k.public)
 	}
-	return document(r, set)
+	return document(r, live, set)
 }
 
 // discovery is the part of OpenID Connect Discovery 1.0, section 3, that verifiers
@@ -48,7 +49,7 @@ func discovery(r *rules, live *rotator.LiveVersions, request DiscoveryRequest) (
 		}
 	}
 	slices.Sort(names)
-	return document(r, struct {
+	return document(r, live, struct {
 		Issuer        string   `json:"issuer"`
 		KeySetURL     string   `json:"jwks_uri"`
 		ResponseTypes []string `json:"response_types_supported"`
@@ -57,10 +58,14 @@ func discovery(r *rules, live *rotator.LiveVersions, request DiscoveryRequest) (
 	}{r.Issuer, request.KeySetURL, []string{"id_token"}, []string{"public"}, slices.Compact(names)})
 }
 
-func document(r *rules, content any) (*Document, error) {
+func document(r *rules, live *rotator.LiveVersions, content any) (*Document, error) {
 	raw, err := json.Marshal(content)
 	if err != nil {
 		return nil, fmt.Errorf("encode a document: %w", err)
 	}
-	return &Document{JSON: raw, MaxAge: r.cacheLife(r.role.Interval)}, nil
+	life := r.cacheLife(r.role.Interval)
+	if live.Ahead > 0 { // a longer announce_period counts once the journal has it
+		life = min(life, live.Ahead/2)
+	}
+	return &Document{JSON: raw, MaxAge: life.Truncate(time.Second)}, nil
 }

@@ -129,7 +129,26 @@ func (o *roleOptions) checkAllowedClaims() error {
 	if slices.Contains(o.AllowedClaims, "iat") {
 		return fault.Field("allowed_claims", "must not have iat: when a token was made is always set here")
 	}
+	for _, name := range o.AllowedClaims {
+		if meant := lookalike(name, registeredClaims); meant != "" {
+			return fault.Field("allowed_claims", "must not have %s, which many programs take for %s", quoted(name), meant)
+		}
+	}
 	return nil
+}
+
+// registeredClaims are those of RFC 7519.
+var registeredClaims = []string{"aud", "exp", "iat", "iss", "jti", "nbf", "sub"}
+
+// lookalike finds the name from which another differs in nothing but case, "" for none:
+// a program that reads names without regard to it takes the one for the other.
+func lookalike(name string, names []string) string {
+	for _, n := range names {
+		if n != name && strings.EqualFold(n, name) {
+			return n
+		}
+	}
+	return ""
 }
 
 // fixedHeaders say how a token is to be verified, or would change what its bytes
@@ -141,7 +160,7 @@ func (o *roleOptions) checkAllowedHeaders() error {
 		return err
 	}
 	for _, name := range o.AllowedHeaders {
-		if slices.Contains(fixedHeaders, name) {
+		if slices.Contains(fixedHeaders, name) || lookalike(name, fixedHeaders) != "" {
 			return fault.Field("allowed_headers", "must not have %s: it says how a token is to be verified", name)
 		}
 	}

@@ -44,6 +44,10 @@ func TestRolesThatAreRefused(t *testing.T) {
 		"allowed_claims: must be at most 64 names":                                                                                                     {"allowed_claims": names(65)},
 		"allowed_headers: must not have x5t#S256: it says how a token is to be verified":                                                               {"allowed_headers": []string{"cty", "x5t#S256"}},
 		"allowed_headers: must be at most 16 names":                                                                                                    {"allowed_headers": names(17)},
+		"allowed_claims: must not have \"Sub\", which many programs take for sub":                                                                      {"allowed_claims": []string{"Sub"}},
+		"allowed_claims: must not have TEAM, which claims_template sets":                                                                               {"allowed_claims": []string{"TEAM"}, "claims_template": `{"team": 1}`},
+		"allowed_headers: must not have ALG: it says how a token is to be verified":                                                                    {"allowed_headers": []string{"ALG"}},
+		"claims_template: must not set \"EXP\", which many programs take for exp":                                                                      {"claims_template": `{"EXP": 1}`},
 		"claims_template: must not set exp: it is made for each token":                                                                                 {"claims_template": `{"exp": {{time.now.plus.1h}} }`},
 		"claims_template: must not set iss: it is the role's issuer":                                                                                   {"claims_template": `{"iss": "me"}`},
 		"claims_template: must name its claims, with at most 128 bytes; only their values may be placeholders":                                         {"claims_template": `{ {{identity.entity.name}}: 1}`},
@@ -64,7 +68,7 @@ func TestRolesThatAreRefused(t *testing.T) {
 			require.Equal(t, fault.Invalid, fault.KindOf(err))
 		})
 	}
-	for _, text := range []string{`[]`, `null`, `5`, `{"a":1} {"b":2}`, `{"a":}`, `nonsense`} {
+	for _, text := range []string{`[]`, `null`, `5`, `{"a": 1e999999}`, `{"a":1} {"b":2}`, `{"a":}`, `nonsense`} {
 		require.ErrorContains(t, checkRole(option.Values{"claims_template": text}), "claims_template: must be a JSON object", text)
 	}
 }

@@ -149,6 +149,7 @@ func TestSignRefusesBadItems(t *testing.T) {
 		{"aud object", claim("aud", map[string]any{}), noAud},
 		{"aud null", claim("aud", nil), noAud},
 		{"no JSON", claim("custom", math.Inf(1)), `claims: have a value that cannot be written as JSON: "custom"`},
+		{"a number that is none elsewhere", claim("custom", []any{json.Number("1e400")}), `claims: have a value that cannot be written as JSON: "custom"`},
 		{"no number", claim("custom", json.Number("1x")), `claims: have a value that cannot be written as JSON: "custom"`},
 		{"large", claim("custom", strings.Repeat("x", 16<<10)), "claims: have 16525 bytes as JSON: at most 16384 are signed"},
 		{"large token", claim("custom", strings.Repeat("x", 13000)), "claims: make a token of 17716 bytes: one may have 16384"},

@@ -41,8 +41,9 @@ func (o *roleOptions) checkTemplate() error {
 	if err := checkTemplateNames(claims); err != nil {
 		return err
 	}
+	set := slices.Collect(maps.Keys(claims))
 	for _, name := range o.AllowedClaims {
-		if _, set := claims[name]; set {
+		if slices.Contains(set, name) || lookalike(name, set) != "" {
 			return fault.Field("allowed_claims", "must not have %s, which claims_template sets", name)
 		}
 	}
@@ -60,6 +61,10 @@ func checkTemplateNames(claims map[string]any) error {
 			return fault.Field(templateField, "must not set iss: it is the role's issuer")
 		case slices.Contains(ownClaims, name):
 			return fault.Field(templateField, "must not set %s: it is made for each token", name)
+		case lookalike(name, registeredClaims) != "":
+			return fault.Field(templateField, "must not set %s, which many programs take for %s", quoted(name), lookalike(name, registeredClaims))
+		case lookalike(name, slices.Collect(maps.Keys(claims))) != "":
+			return fault.Field(templateField, "must not set two claims whose names differ in case alone: %s", quoted(name))
 		}
 	}
 	return nil
@@ -98,7 +103,7 @@ func (r *rules) templateClaims(populate func(string) (string, error)) (map[strin
 		}
 		var err error
 		if filled, err = populate(filled); err != nil {
-			return nil, fault.New(fault.Invalid, "the role's claims_template cannot be filled in for the caller: %w", err)
+			return nil, fault.New(fault.KindOf(err), "the role's claims_template cannot be filled in for the caller: %w", err)
 		}
 	}
 	claims, ok := decodeObject([]byte(filled))
@@ -112,7 +117,7 @@ func (r *rules) templateClaims(populate func(string) (string, error)) (map[strin
 }
 
 // decodeObject reads one JSON object and nothing after it, with its numbers as they
-// are written.
+// are written; but none that no program could read.
 func decodeObject(raw []byte) (map[string]any, bool) {
 	var out map[string]any
 	dec := json.NewDecoder(bytes.NewReader(raw))
@@ -121,5 +126,24 @@ func decodeObject(raw []byte) (map[string]any, bool) {
 		return nil, false
 	}
 	_, err := dec.Token()
-	return out, errors.Is(err, io.EOF)
+	return out, errors.Is(err, io.EOF) && finite(out)
+}
+
+// finite tells whether every number of a value is one that a floating point number can
+// hold, as programs read them (RFC 8259, section 6).
+func finite(value any) bool {
+	switch v := value.(type) {
+	case json.Number:
+		_, err := v.Float64()
+		return err == nil
+	case map[string]any:
+		for _, member := range v {
+			if !finite(member) {
+				return false
+			}
+		}
+	case []any:
+		return !slices.ContainsFunc(v, func(one any) bool { return !finite(one) })
+	}
+	return true
 }

@@ -58,8 +58,8 @@ func TestVerifyLooksAtTheClaims(t *testing.T) {
 	}{
 		{map[string]any{"exp": nil}, "the token has no exp"},
 		{map[string]any{"exp": "soon"}, "the token's exp is not a time in seconds since 1970"},
-		{map[string]any{"exp": json.Number("1e400")}, "the token's exp is not a time in seconds since 1970"},
-		{map[string]any{"exp": now - 59}, ""}, // the clock skew
+		{map[string]any{"exp": json.Number("1e400")}, "the token's claims are not a JSON object"}, // of numbers that programs can read
+		{map[string]any{"exp": now - 59}, ""},                                                     // the clock skew
 		{map[string]any{"exp": now - 60}, "the token ended at 2026-03-01T11:59:00Z"},
 		{map[string]any{"nbf": now + 60}, ""},
 		{map[string]any{"nbf": now + 61, "exp": now + 100}, "the token is not valid before 2026-03-01T12:01:01Z"},

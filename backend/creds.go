@@ -10,6 +10,7 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/schedule"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
 )
 
 // Creds returns the current version, with the ttl for which a reader may rely on
@@ -121,8 +122,9 @@ func (e *Engine) render(ctx context.Context, s *subject) (*snapshot, error) {
 	}
 	view := roleView(s.role, conn)
 	snap.inPlace = changesInPlace(kind, s.role)
+	materials := e.readingOnce(ctx, s.name)
 	if user, ok := kind.(rotator.LiveUser); ok { // there may be very many roles: none keeps what nobody asks for
-		if snap.live, err = e.loadVersions(ctx, s, user, view); err != nil {
+		if snap.live, err = e.loadVersions(s, user, view, materials); err != nil {
 			return nil, err
 		}
 	}
@@ -131,7 +133,7 @@ func (e *Engine) render(ctx context.Context, s *subject) (*snapshot, error) {
 		if !readable(v) || snap.inPlace && v.Number != s.state.Current { // it ended when its successor was prepared
 			continue
 		}
-		material, err := e.store.Material(ctx, s.name, v.Number)
+		material, err := materials(v.Number)
 		if err != nil {
 			return nil, err
 		}
@@ -145,6 +147,21 @@ func (e *Engine) render(ctx context.Context, s *subject) (*snapshot, error) {
 		}
 	}
 	return snap, nil
+}
+
+// readingOnce gives the materials of a role's versions, each read from storage once.
+func (e *Engine) readingOnce(ctx context.Context, name string) func(version int) (secret.Map, error) {
+	known := map[int]secret.Map{}
+	return func(version int) (secret.Map, error) {
+		if material, ok := known[version]; ok {
+			return material, nil
+		}
+		material, err := e.store.Material(ctx, name, version)
+		if err == nil {
+			known[version] = material
+		}
+		return material, err
+	}
 }
 
 // readable tells whether readers may get a version.

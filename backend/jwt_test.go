@@ -502,9 +502,7 @@ func TestNoTokenOfALeakedKeyPasses(t *testing.T) {
 			cached := verifier.until
 
 			r.Leak(true)
-			out, err := still(r, func(ctx context.Context, e *backend.Engine) (*backend.EmergencyResult, error) {
-				return e.Emergency(ctx, app, backend.EmergencyRequest{Reason: "the key was in a repository", KillFirst: killFirst, Wait: backend.Wait})
-			})
+			out, err := r.emergencyNow(backend.EmergencyRequest{Reason: "the key was in a repository", KillFirst: killFirst, Wait: backend.Wait})
 			require.NoError(t, err)
 			require.Equal(t, "contained", string(out.Status), out.NextSteps)
 			require.True(t, out.Killed[0].ProvenDead)

@@ -327,7 +327,7 @@ func (s *subject) retirable(number int) (*rotation.Version, error) {
 func (e *Engine) ttlsEnd(s *subject, v *rotation.Version) time.Time {
 	grace := v.Grace.Std()
 	end := v.DeactivatedTime.Add(schedule.Settle(grace))
-	if kind, ok := e.rotators[s.role.Type].(rotator.Outliver); ok && kind.Outlives(roleView(s.role, nil)) {
+	if kind, known := e.rotators[s.role.Type]; known && kind.Kind().Outlives {
 		end = v.DeactivatedTime.Add(grace)
 	}
 	if issued := e.memory.issuedUntil(s.name, v.Number); issued.After(end) {

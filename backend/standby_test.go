@@ -38,15 +38,27 @@ func (r *rig) enabled(version int) bool {
 	return exists && u.Enabled
 }
 
-// still makes a request while the clock stands still.
-func still[T any](r *rig, do func(ctx context.Context, e *backend.Engine) (T, error)) (T, error) {
-	return do(context.Background(), r.Engine())
+// retired is a role whose first version has retired.
+func retired(t *testing.T) *rig {
+	r := announced(t)
+	r.ready()
+	r.Rotate()
+	r.waitUntil("retired", 5*time.Minute, func() bool { return r.State().Version(1).State == rotation.Retired })
+	return r
+}
+
+// What is asked now is asked while the clock stands still.
+
+func (r *rig) rotateNow(request backend.RotateRequest) (*rotation.Rotation, error) {
+	return r.Engine().Rotate(context.Background(), app, request)
+}
+
+func (r *rig) emergencyNow(request backend.EmergencyRequest) (*backend.EmergencyResult, error) {
+	return r.Engine().Emergency(context.Background(), app, request)
 }
 
 func (r *rig) rollbackNow(version int, force bool) (*rotation.Rotation, error) {
-	return still(r, func(ctx context.Context, e *backend.Engine) (*rotation.Rotation, error) {
-		return e.Rollback(ctx, app, backend.RollbackRequest{Wait: backend.Wait, Version: version, Force: force})
-	})
+	return r.Engine().Rollback(context.Background(), app, backend.RollbackRequest{Wait: backend.Wait, Version: version, Force: force})
 }
 
 func TestRotationWaitsForTheAnnouncement(t *testing.T) {
@@ -54,17 +66,13 @@ func TestRotationWaitsForTheAnnouncement(t *testing.T) {
 	r := announced(t)
 	standby := *r.State().StandbyVersion()
 	require.Equal(t, 3*time.Minute, standby.ReadyAt.Sub(standby.AnnouncedTime))
-	_, err := still(r, func(ctx context.Context, e *backend.Engine) (*rotation.Rotation, error) {
-		return e.Rotate(ctx, app, backend.RotateRequest{}) // nobody has to wait for a refusal
-	})
+	_, err := r.rotateNow(backend.RotateRequest{})
 	requireKind(t, fault.Conflict, err, fmt.Sprintf("version 2 is announced, and may take over at %s: rotate then, or at once with force=true", standby.ReadyAt.Format(time.RFC3339)))
 	require.Equal(t, 1, r.Current())
 	require.Nil(t, r.State().Intent, "a refused request leaves nothing")
 	require.Zero(t, r.State().Failures)
 
-	out, err := still(r, func(ctx context.Context, e *backend.Engine) (*rotation.Rotation, error) {
-		return e.Rotate(ctx, app, backend.RotateRequest{Wait: backend.Wait, Force: true})
-	})
+	out, err := r.rotateNow(backend.RotateRequest{Wait: backend.Wait, Force: true})
 	require.NoError(t, err)
 	require.Equal(t, standby.Number, out.Version)
 	require.True(t, r.Clock.Now().Before(standby.ReadyAt))
@@ -75,9 +83,7 @@ func TestScheduledRotationWaitsForTheAnnouncement(t *testing.T) {
 	r := announced(t)
 	r.ready()
 	// One that is made late: the schedule's time comes before it was announced.
-	_, err := still(r, func(ctx context.Context, e *backend.Engine) (*rotation.Rotation, error) {
-		return e.Rotate(ctx, app, backend.RotateRequest{Wait: backend.Wait})
-	})
+	_, err := r.rotateNow(backend.RotateRequest{Wait: backend.Wait})
 	require.NoError(t, err)
 	_, err = r.write(option.Values{"rotation_period": int64(60)})
 	require.NoError(t, err)
@@ -92,9 +98,7 @@ func TestEmergencyDoesNotWaitForTheAnnouncement(t *testing.T) {
 	t.Parallel()
 	r := announced(t)
 	r.Leak(true)
-	out, err := still(r, func(ctx context.Context, e *backend.Engine) (*backend.EmergencyResult, error) {
-		return e.Emergency(ctx, app, backend.EmergencyRequest{Reason: "leaked", Wait: backend.Wait})
-	})
+	out, err := r.emergencyNow(backend.EmergencyRequest{Reason: "leaked", Wait: backend.Wait})
 	require.NoError(t, err)
 	require.Equal(t, 2, out.Rotation.Version, "what stands by is ready, and did not leak")
 	require.True(t, r.State().Version(1).ProvenDead())
@@ -104,10 +108,7 @@ func TestEmergencyDoesNotWaitForTheAnnouncement(t *testing.T) {
 // What retired is not known outside any more: it stands by again before it is used.
 func TestRollbackToARetiredVersionIsAnnounced(t *testing.T) {
 	t.Parallel()
-	r := announced(t)
-	r.ready()
-	r.Rotate()
-	r.waitUntil("retired", 5*time.Minute, func() bool { return r.State().Version(1).State == rotation.Retired })
+	r := retired(t)
 	r.ready()
 
 	_, err := r.rollback(1)
@@ -142,25 +143,18 @@ func TestRollbackThatWaitsGivesWay(t *testing.T) {
 	t.Parallel()
 	for name, ask := range map[string]func(r *rig) error{
 		"rotate": func(r *rig) error {
-			_, err := still(r, func(ctx context.Context, e *backend.Engine) (*rotation.Rotation, error) {
-				return e.Rotate(ctx, app, backend.RotateRequest{Wait: backend.Wait, Force: true})
-			})
+			_, err := r.rotateNow(backend.RotateRequest{Wait: backend.Wait, Force: true})
 			return err
 		},
 		"emergency": func(r *rig) error {
 			r.Leak(true)
-			_, err := still(r, func(ctx context.Context, e *backend.Engine) (*backend.EmergencyResult, error) {
-				return e.Emergency(ctx, app, backend.EmergencyRequest{Reason: "leaked", Wait: backend.Wait})
-			})
+			_, err := r.emergencyNow(backend.EmergencyRequest{Reason: "leaked", Wait: backend.Wait})
 			return err
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := announced(t)
-			r.ready()
-			r.Rotate()
-			r.waitUntil("retired", 5*time.Minute, func() bool { return r.State().Version(1).State == rotation.Retired })
+			r := retired(t)
 			_, err := r.rollback(1)
 			require.NoError(t, err)
 			r.waitUntil("standing by", time.Minute, func() bool { return r.State().Version(1).State == rotation.Standby })
@@ -179,17 +173,12 @@ func TestRollbackThatWaitsGivesWay(t *testing.T) {
 // A request that is refused leaves the rollback that waits as it was.
 func TestRefusedRequestLeavesTheRollbackThatWaits(t *testing.T) {
 	t.Parallel()
-	r := announced(t)
-	r.ready()
-	r.Rotate()
-	r.waitUntil("retired", 5*time.Minute, func() bool { return r.State().Version(1).State == rotation.Retired })
+	r := retired(t)
 	_, err := r.rollback(1)
 	require.NoError(t, err)
 	r.waitUntil("standing by", time.Minute, func() bool { return r.State().Version(1).State == rotation.Standby })
 	if s := r.State().StandbyVersion(); s != nil && s.ReadyAt.After(r.Clock.Now()) {
-		_, err = still(r, func(ctx context.Context, e *backend.Engine) (*rotation.Rotation, error) {
-			return e.Rotate(ctx, app, backend.RotateRequest{Wait: backend.Wait})
-		})
+		_, err = r.rotateNow(backend.RotateRequest{Wait: backend.Wait})
 		requireKind(t, fault.Conflict, err, "is announced")
 	}
 	r.waitUntil("rolled back", 5*time.Minute, func() bool { return r.Current() == 1 })

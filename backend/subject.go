@@ -8,7 +8,6 @@ import (
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
-	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
 
@@ -52,8 +51,8 @@ func (e *Engine) load(ctx context.Context, name string) (*subject, error) {
 }
 
 func (e *Engine) revokesAtOnce(role *store.Role) bool {
-	r, ok := e.rotators[role.Type].(rotator.Revoker)
-	return ok && r.RevokesAtOnce()
+	kind, known := e.rotators[role.Type]
+	return known && kind.Kind().RevokesAtOnce
 }
 
 func notFound(name string) error { return fault.New(fault.NotFound, "there is no role %q", name) }

@@ -7,6 +7,7 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
 )
 
 // Use puts a role's versions to use, for kinds that sign or encrypt with them. Like
@@ -43,7 +44,7 @@ func (e *Engine) liveUser(role, typ string) (rotator.LiveUser, error) {
 }
 
 // loadVersions readies every version that may be put to use.
-func (e *Engine) loadVersions(ctx context.Context, s *subject, kind rotator.LiveUser, view *rotator.Role) (*rotator.LiveVersions, error) {
+func (e *Engine) loadVersions(s *subject, kind rotator.LiveUser, view *rotator.Role, materials func(version int) (secret.Map, error)) (*rotator.LiveVersions, error) {
 	live := &rotator.LiveVersions{Role: view, Ahead: s.state.Announce.Ahead.Std()}
 	current := -1
 	for i := range s.state.Versions {
@@ -52,7 +53,7 @@ func (e *Engine) loadVersions(ctx context.Context, s *subject, kind rotator.Live
 			live.Ended = append(live.Ended, v)
 			continue
 		}
-		material, err := e.store.Material(ctx, s.name, v.Number)
+		material, err := materials(v.Number)
 		if err != nil {
 			return nil, err
 		}

@@ -110,18 +110,6 @@ func (f *Faulty) DefaultGrace(r *rotator.Role) time.Duration {
 	return f.full.Kind().Grace
 }
 
-// Outlives implements rotator.Outliver where the wrapped kind does.
-func (f *Faulty) Outlives(r *rotator.Role) bool {
-	o, ok := f.full.(rotator.Outliver)
-	return ok && o.Outlives(r)
-}
-
-// RevokesAtOnce implements rotator.Revoker where the wrapped kind does.
-func (f *Faulty) RevokesAtOnce() bool {
-	r, ok := f.full.(rotator.Revoker)
-	return ok && r.RevokesAtOnce()
-}
-
 // Advice implements rotator.Adviser where the wrapped kind does.
 func (f *Faulty) Advice(r *rotator.Role, leaked []rotation.Version, current rotation.Version, now time.Time) []string {
 	if a, ok := f.full.(rotator.Adviser); ok {

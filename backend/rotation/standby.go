@@ -21,17 +21,15 @@ func (s *State) AheadVersion() *Version {
 // that nobody wants any more, or nil.
 func (s *State) AbandonedReturn() *Version {
 	return s.find(func(v *Version) bool {
-		return v.Returns && !wants(s.Intent, v) && !wants(s.Replaced, v) && (s.InFlight == nil || s.InFlight.Version != v.Number)
+		return v.Returns && !s.Wanted(v.Number) && (s.InFlight == nil || s.InFlight.Version != v.Number)
 	})
 }
 
 // Wanted tells whether a rotation that has not begun is about a version.
 func (s *State) Wanted(number int) bool {
-	v := s.Version(number)
-	return v != nil && (wants(s.Intent, v) || wants(s.Replaced, v))
+	wants := func(i *Intent) bool { return i != nil && i.Version == number }
+	return wants(s.Intent) || wants(s.Replaced)
 }
-
-func wants(i *Intent, v *Version) bool { return i != nil && i.Version == v.Number }
 
 func (s *State) find(matches func(*Version) bool) *Version {
 	for i := range s.Versions {

@@ -69,6 +69,12 @@ type Kind struct {
 	Options option.Set
 	// Period and Grace are the defaults.
 	Period, Grace time.Duration
+	// Outlives tells that versions make what is still in use when nobody reads them any
+	// more: tokens. No version ends before its grace is over unless that is forced.
+	Outlives bool
+	// RevokesAtOnce tells that a version is refused from the moment on at which an
+	// emergency declares that it leaked: the journal itself is the target.
+	RevokesAtOnce bool
 }
 
 // Role is the policy as a rotator sees it.
@@ -245,19 +251,6 @@ type Announcer interface {
 // options.
 type Gracer interface {
 	DefaultGrace(r *Role) time.Duration
-}
-
-// Outliver is implemented by kinds whose versions make what is still in use when nobody
-// reads them any more: tokens. No version of theirs ends before its grace is over unless
-// that is forced.
-type Outliver interface {
-	Outlives(r *Role) bool
-}
-
-// Revoker is implemented by kinds whose versions are refused from the moment on at which
-// an emergency declares that they leaked: the journal itself is the target.
-type Revoker interface {
-	RevokesAtOnce() bool
 }
 
 // Adviser knows what is left to people once an emergency has replaced a version:

@@ -35,8 +35,6 @@ var (
 	_ rotator.Announcer = (*Rotator)(nil)
 	_ rotator.Gracer    = (*Rotator)(nil)
 	_ rotator.Adviser   = (*Rotator)(nil)
-	_ rotator.Outliver  = (*Rotator)(nil)
-	_ rotator.Revoker   = (*Rotator)(nil)
 	_ rotator.Importer  = (*Rotator)(nil)
 )
 
@@ -48,6 +46,7 @@ func (*Rotator) Kind() rotator.Kind {
 	return rotator.Kind{
 		Name: Type, Options: roleOptionSet,
 		Period: 7 * 24 * time.Hour, Grace: defaultGrace(defaultTokenTTL, defaultClockSkew),
+		Outlives: true, RevokesAtOnce: true,
 	}
 }
 
@@ -152,13 +151,6 @@ func (*Rotator) Restorable(t *rotator.Target) string {
 	}
 	return ""
 }
-
-// Outlives implements rotator.Outliver: the tokens that a key signed are checked with it
-// until the last of them has expired.
-func (*Rotator) Outlives(*rotator.Role) bool { return true }
-
-// RevokesAtOnce implements rotator.Revoker: what leaked is not published any more.
-func (*Rotator) RevokesAtOnce() bool { return true }
 
 // Load implements rotator.LiveUser.
 func (*Rotator) Load(v *rotation.Version, material secret.Map) (any, error) {

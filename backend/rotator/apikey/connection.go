@@ -1,0 +1,199 @@
+package apikey
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/egress"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
+)
+
+// ConnectionKind is a type of connection to a provider of API keys.
+type ConnectionKind struct {
+	kind providerKind
+	// Transport wraps the network in tests; nil leaves it.
+	Transport func(http.RoundTripper) http.RoundTripper
+}
+
+// providerKind is what differs between the types.
+type providerKind struct {
+	typ     string
+	baseURL string     // default; empty where it is required
+	options option.Set // beside those that all have
+	// check completes the settings, and refuses what can be seen to be wrong without the
+	// network.
+	check func(s *settings) (warnings []string, err error)
+	open  func(s *settings, client *egress.Client) (provider, error)
+}
+
+// kinds are the types of connection.
+var kinds = []providerKind{}
+
+// NewConnectionKinds returns the types of connection whose roles are of type api-key.
+func NewConnectionKinds() []*ConnectionKind {
+	out := make([]*ConnectionKind, 0, len(kinds))
+	for _, k := range kinds {
+		out = append(out, &ConnectionKind{kind: k})
+	}
+	return out
+}
+
+var _ rotator.ConnectionKind = (*ConnectionKind)(nil)
+
+// sharedOptionSet is what connections of all these types have.
+var sharedOptionSet = option.Set{
+	{Name: "admin_key", Type: option.String, Secret: true, Help: "The key with which keys are made, listed and ended."},
+	{Name: "base_url", Type: option.String, Address: true, Help: "Where the API is, such as https://api.example.com/v1. Default: the provider's own."},
+	{Name: "allow_insecure_http", Type: option.Bool, Default: false, Address: true, Help: "Admit http:// in base_url: keys then travel in clear."},
+	{Name: "allowed_hosts", Type: option.List, Address: true, Help: "Hosts that requests may go to, exact or as *.example.com. Default: that of base_url alone."},
+	{Name: "requests_per_second", Type: option.Int, Default: int64(10), Help: "Most requests a second, all roles together; 0 for no bound."},
+}
+
+// settings are the decoded options of a connection of any of the types.
+type settings struct {
+	Name        string        `json:"-"`
+	AdminKey    secret.String `json:"-"`
+	AdminSecret secret.String `json:"-"` // http
+
+	BaseURL      string   `json:"base_url"`
+	Insecure     bool     `json:"allow_insecure_http"`
+	AllowedHosts []string `json:"allowed_hosts"`
+	PerSecond    int      `json:"requests_per_second"`
+
+	Project      string            `json:"project"`      // openai: required
+	Organization string            `json:"organization"` // openai
+	Workspace    string            `json:"workspace"`    // anthropic: the workspace's id
+	Definition   string            `json:"definition"`   // http
+	Parameters   map[string]string `json:"parameters"`   // http
+
+	// definition is the parsed one, once check has run.
+	definition any
+}
+
+// maxPerSecond bounds requests_per_second.
+const maxPerSecond = 1000
+
+// settings decodes and checks a connection.
+func (k *ConnectionKind) settings(c *rotator.ConnectionConfig) (s *settings, warnings []string, err error) {
+	own := option.Values{}
+	for name, value := range c.Values {
+		if o := k.Options().Named(name); o != nil && !o.Secret {
+			own[name] = value
+		}
+	}
+	s = &settings{Name: c.Name, AdminKey: c.Secrets["admin_key"], AdminSecret: c.Secrets["admin_secret"]}
+	if err := k.Options().Decode(own, s); err != nil {
+		return nil, nil, err
+	}
+	if s.PerSecond < 0 || s.PerSecond > maxPerSecond {
+		return nil, nil, fault.Field("requests_per_second", "must be from 0 to %d", maxPerSecond)
+	}
+	if s.BaseURL == "" {
+		s.BaseURL = k.kind.baseURL
+	}
+	if k.kind.check != nil {
+		if warnings, err = k.kind.check(s); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := s.checkBase(); err != nil {
+		return nil, nil, err
+	}
+	if s.Insecure && strings.HasPrefix(s.BaseURL, "http://") {
+		warnings = append(warnings, "allow_insecure_http: keys travel in clear to "+s.BaseURL)
+	}
+	return s, warnings, nil
+}
+
+// checkBase refuses a base_url that no key may be sent to.
+func (s *settings) checkBase() error {
+	base, err := url.Parse(s.BaseURL)
+	switch {
+	case s.BaseURL == "":
+		return fault.Field("base_url", "is required: where the API is, such as https://api.example.com/v1")
+	case err != nil || base.Host == "" || base.User != nil || base.RawQuery != "" || base.Fragment != "":
+		return fault.Field("base_url", "must be a URL such as https://api.example.com/v1, without user, query and fragment")
+	case base.Scheme != "https" && base.Scheme != "http":
+		return fault.Field("base_url", "must begin with https://")
+	case base.Scheme == "http" && !s.Insecure:
+		return fault.Field("base_url", "must begin with https://: http:// sends keys in clear, and needs allow_insecure_http=true")
+	}
+	s.BaseURL = strings.TrimRight(s.BaseURL, "/")
+	if len(s.AllowedHosts) == 0 {
+		s.AllowedHosts = []string{base.Hostname()}
+	}
+	if !egress.HostAllowed(s.AllowedHosts, base.Hostname()) {
+		return fault.Field("allowed_hosts", "does not admit %q, the host of base_url", base.Hostname())
+	}
+	return nil
+}
+
+// Type implements rotator.ConnectionKind.
+func (k *ConnectionKind) Type() string { return k.kind.typ }
+
+// Options implements rotator.ConnectionKind.
+func (k *ConnectionKind) Options() option.Set { return slices.Concat(sharedOptionSet, k.kind.options) }
+
+// CheckConnection implements rotator.ConnectionKind.
+func (k *ConnectionKind) CheckConnection(c *rotator.ConnectionConfig) ([]string, error) {
+	_, warnings, err := k.settings(c)
+	return warnings, err
+}
+
+// Connection is an open connection to a provider.
+type Connection struct {
+	provider
+	client *egress.Client
+}
+
+// Close implements rotator.Connection.
+func (c *Connection) Close() { c.client.Close() }
+
+// Open implements rotator.ConnectionKind. It does not dial.
+func (k *ConnectionKind) Open(c *rotator.ConnectionConfig) (rotator.Connection, error) {
+	s, _, err := k.settings(c)
+	if err != nil {
+		return nil, err
+	}
+	client := egress.New(egress.Options{
+		AllowInsecureHTTP: s.Insecure, AllowedHosts: s.AllowedHosts, RequestsPerSecond: float64(s.PerSecond), Transport: k.Transport,
+	})
+	p, err := k.kind.open(s, client)
+	if err != nil {
+		client.Close()
+		return nil, err
+	}
+	return &Connection{provider: p, client: client}, nil
+}
+
+// Ping implements rotator.ConnectionKind.
+func (*ConnectionKind) Ping(ctx context.Context, conn rotator.Connection) error {
+	c, err := own(conn)
+	if err != nil {
+		return err
+	}
+	return c.ping(ctx)
+}
+
+// Check implements rotator.ConnectionKind.
+func (*ConnectionKind) Check(ctx context.Context, conn rotator.Connection) ([]rotator.Line, error) {
+	c, err := own(conn)
+	if err != nil {
+		return nil, err
+	}
+	return c.check(ctx)
+}
+
+func own(conn rotator.Connection) (*Connection, error) {
+	c, ok := conn.(*Connection)
+	if !ok || c == nil {
+		return nil, fault.New(fault.Internal, "not a connection to a provider of API keys")
+	}
+	return c, nil
+}

@@ -98,7 +98,7 @@ func (e *Engine) view(s *subject) (view, error) {
 		undeclared: e.undeclared.of(s.name),
 		served:     e.beat(), checked: e.memory.checked(s.name), checkFrom: e.memory.checkFrom(s.name, e.spread), buried: s.buried,
 	}
-	v.announce = announceAhead(kind, s.role)
+	v.announce, v.soak = announceAhead(kind, s.role), soakOf(kind, s.role)
 	for _, ev := range s.state.Events {
 		if !e.memory.delivered(s.name, ev.ID) {
 			v.undelivered++
@@ -140,6 +140,10 @@ func (e *Engine) perform(ctx context.Context, s *subject, d decision) error {
 		return e.withdraw(ctx, s, d.version)
 	case actAhead:
 		return e.makeAhead(ctx, s)
+	case actStage:
+		return e.stageScheduled(ctx, s)
+	case actPromote:
+		return e.promoteStaged(ctx, s, d.version)
 	case actCheck:
 		return e.check(ctx, s)
 	case actTrim:
@@ -174,6 +178,9 @@ func (e *Engine) prepare(ctx context.Context, s *subject) error {
 	kind, err := e.kindOf(s.role.Type)
 	if err != nil {
 		return err
+	}
+	if mints(kind, s.role) && !s.state.Candidate().HasMaterial {
+		return e.mintCandidate(ctx, s, kind)
 	}
 	if !readyAlready(kind, s) {
 		if failed, err := e.onCandidate(ctx, s, kind, rotator.Rotator.Prepare); failed || err != nil {
@@ -266,12 +273,13 @@ func (e *Engine) failRotation(ctx context.Context, s *subject, cause error, t *r
 			return err
 		}
 		now := e.clock.Now()
+		notMinted(s.state.Candidate(), why)
 		then := e.afterFailure(s, s.state.InFlight, why, id)
 		s.dirtyIncidents()
 		if err := s.state.Fail(now, why, then); err != nil {
 			return err
 		}
-		if v := s.state.Version(r.Version); v != nil && v.State == rotation.Standby && !v.Returns && isBroken(why) && announceAhead(e.rotators[s.role.Type], s.role) > 0 {
+		if v := s.state.Version(r.Version); v != nil && e.broken(s, v, why) {
 			if err := s.state.DropStandby(); err != nil { // else every attempt would take it
 				return err
 			}
@@ -285,10 +293,18 @@ func (e *Engine) failRotation(ctx context.Context, s *subject, cause error, t *r
 	return err
 }
 
-// isBroken tells a version that will not do better the next time from a target that did
-// not answer.
-func isBroken(why rotation.Failure) bool {
-	return why.Kind == string(fault.AuthFailed) || why.Kind == string(fault.Target)
+// broken tells a standby version that will not do better the next time from a target
+// that did not answer. What a person handed in is given up only when it is refused.
+func (e *Engine) broken(s *subject, v *rotation.Version, why rotation.Failure) bool {
+	switch {
+	case v.State != rotation.Standby || v.Returns:
+		return false
+	case v.Staged:
+		return why.Kind == string(fault.AuthFailed)
+	default:
+		bad := why.Kind == string(fault.AuthFailed) || why.Kind == string(fault.Target)
+		return bad && announceAhead(e.rotators[s.role.Type], s.role) > 0
+	}
 }
 
 // afterFailure decides between a next attempt, waiting for a person, and nothing:
@@ -299,6 +315,8 @@ func (e *Engine) afterFailure(s *subject, r *rotation.Rotation, why rotation.Fai
 		return rotation.AfterFailure{}
 	case r.Trigger == rotation.Rollback:
 		return rotation.AfterFailure{Blocked: s.state.Blocked}
+	case why.Kind == string(fault.Unconfirmed) && changesInPlace(e.rotators[s.role.Type], s.role):
+		return rotation.AfterFailure{Blocked: fmt.Sprintf("the answer that had the new secret was lost, and the earlier one may be refused: %s; rotate again, or hand a new one in with stage/%s", why.Message, s.name)}
 	case r.Attempt >= s.role.Policy.MaxAttempts:
 		return rotation.AfterFailure{Blocked: fmt.Sprintf("%d attempts failed, the last with: %s", r.Attempt, why.Message)}
 	}

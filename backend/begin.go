@@ -14,14 +14,23 @@ import (
 
 // beginScheduled begins the rotation that the schedule asks for.
 func (e *Engine) beginScheduled(ctx context.Context, s *subject) error {
-	if unsettled := s.unsettled(); unsettled > 3*s.role.Policy.MaxVersions {
-		return e.block(ctx, s, fmt.Sprintf("%d earlier versions are not ended and proven dead yet: no more are made by the schedule before that", unsettled))
+	if blocked, err := e.blockUnsettled(ctx, s); blocked || err != nil {
+		return err
 	}
 	id, err := newID()
 	if err != nil {
 		return err
 	}
-	return e.begin(ctx, s, rotation.Intent{ID: id, Trigger: rotation.Scheduled, Attempt: 1, At: e.clock.Now()})
+	return e.begin(ctx, s, rotation.Intent{ID: id, Trigger: rotation.Scheduled, Attempt: 1, At: e.clock.Now(), Unasked: true})
+}
+
+// blockUnsettled stops the schedule of a role whose earlier versions do not end.
+func (e *Engine) blockUnsettled(ctx context.Context, s *subject) (blocked bool, err error) {
+	unsettled := s.unsettled()
+	if unsettled <= 3*s.role.Policy.MaxVersions {
+		return false, nil
+	}
+	return true, e.block(ctx, s, fmt.Sprintf("%d earlier versions are not ended and proven dead yet: no more are made by the schedule before that", unsettled))
 }
 
 // unsettled counts versions that still have something to be done outside.
@@ -88,6 +97,15 @@ func (e *Engine) begin(ctx context.Context, s *subject, i rotation.Intent) error
 	}
 }
 
+// nextNumber is above all that were given, also those that were only seen outside.
+func (s *subject) nextNumber() int {
+	highest := s.state.Highest
+	if d := s.state.Divergence; d != nil {
+		highest = max(highest, d.Highest)
+	}
+	return highest + 1
+}
+
 // mint plans a new version and stores its material. Nothing happened outside, and
 // until the journal names the version its material is nobody's.
 func (e *Engine) mint(ctx context.Context, s *subject, rotationID string) (*rotation.Version, error) {
@@ -95,10 +113,7 @@ func (e *Engine) mint(ctx context.Context, s *subject, rotationID string) (*rota
 	if err != nil {
 		return nil, err
 	}
-	v := rotation.Version{Number: s.state.Highest + 1, State: rotation.Pending, RotationID: rotationID, CreatedTime: e.clock.Now()}
-	if d := s.state.Divergence; d != nil {
-		v.Number = max(v.Number, d.Highest+1)
-	}
+	v := rotation.Version{Number: s.nextNumber(), State: rotation.Pending, RotationID: rotationID, CreatedTime: e.clock.Now()}
 	if err := e.stillAllowed(ctx, s); err != nil {
 		return nil, err
 	}
@@ -117,11 +132,11 @@ func (e *Engine) mint(ctx context.Context, s *subject, rotationID string) (*rota
 	if by := s.occupant(planned.Identifier); by != nil && !changesInPlace(kind, s.role) {
 		return nil, &occupiedError{by: *by}
 	}
-	if err := e.store.PutMaterial(ctx, s.name, v.Number, planned.Material); err != nil {
-		return nil, err
+	v.Identifier, v.Object, v.HasMaterial = planned.Identifier, planned.Object, len(planned.Material) > 0
+	if v.HasMaterial { // else the target mints it
+		err = e.store.PutMaterial(ctx, s.name, v.Number, planned.Material)
 	}
-	v.Identifier, v.Object, v.HasMaterial = planned.Identifier, planned.Object, true
-	return &v, nil
+	return &v, err
 }
 
 // stillAllowed refuses new versions where the connection was taken from the role
@@ -155,7 +170,7 @@ func (e *Engine) beginJournal(ctx context.Context, s *subject, i rotation.Intent
 
 // wants tells whether the intent a run began with still stands.
 func (s *subject) wants(i rotation.Intent) bool {
-	if i.Trigger == rotation.Scheduled && i.Attempt == 1 {
+	if i.Unasked {
 		return s.state.Intent == nil
 	}
 	return s.state.Intent != nil && s.state.Intent.ID == i.ID
@@ -217,7 +232,7 @@ func (e *Engine) postpone(ctx context.Context, s *subject, i rotation.Intent, re
 		case i.Attempt > 1:
 			s.state.Postponed = attention(s.state.Postponed, now, reason, 0, true)
 			s.state.Intent.At = s.state.Postponed.At
-		case i.Trigger == rotation.Scheduled:
+		case i.Unasked:
 			s.state.Postponed = attention(s.state.Postponed, now, reason, 0, true)
 		default: // who asked for it is told, and that is all: nothing has changed
 			s.state.Intent, s.state.Replaced = s.state.Replaced, nil
@@ -233,7 +248,8 @@ func (e *Engine) postpone(ctx context.Context, s *subject, i rotation.Intent, re
 	return err
 }
 
-// waitForPerson records that a person has to act before a version can be made.
+// waitForPerson records that a person has to act before a version can be made. A new
+// role stays, and waits for its first secret.
 func (e *Engine) waitForPerson(ctx context.Context, s *subject, i rotation.Intent, what string) error {
 	_, err := e.update(ctx, s.name, func(s *subject) error {
 		if s.state.InFlight != nil || s.state.Deleted || !s.wants(i) {
@@ -244,7 +260,7 @@ func (e *Engine) waitForPerson(ctx context.Context, s *subject, i rotation.Inten
 		return nil
 	})
 	if err == nil {
-		e.waiters.refused(i.ID, fault.New(fault.Conflict, "a person has to act first: %s", what))
+		e.waiters.refused(i.ID, fault.New(fault.Conflict, "a person has to act first: %w", &rotator.WaitsForPerson{What: what}))
 	}
 	return err
 }

@@ -27,6 +27,9 @@ type snapshot struct {
 	deleted  bool // what is left of a deleted role: nobody reads it, but it may be used
 	current  *rendered
 	versions map[int]*rendered // current and retiring
+	// second is what readers of the current version are given of the other one of a pair;
+	// nil where there is none.
+	second *rendered
 	next     time.Time
 	inPlace  bool
 	// live is for kinds that put versions to use, nil for others.

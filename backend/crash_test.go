@@ -24,6 +24,12 @@ func memoryStage(kind *rotatortest.Memory) *enginetest.Stage {
 		Login: func(rendered map[string]any) error {
 			user, _ := rendered["username"].(string)
 			password, _ := rendered["password"].(string)
+			if second, ok := rendered["second_username"].(string); ok {
+				other, _ := rendered["second_password"].(string)
+				if err := kind.World.Login(second, other); err != nil {
+					return err
+				}
+			}
 			return kind.World.Login(user, password)
 		},
 		Objects: func() (names []string, err error) {
@@ -43,6 +49,9 @@ func freshMemory(*testing.T) *enginetest.Stage { return memoryStage(rotatortest.
 
 // inPlace are the options of a role whose one credential changes where it stands.
 var inPlace = option.Values{"in_place": true, "grace_period": int64(0)}
+
+// minted are the options of a role whose target makes the secrets.
+var minted = option.Values{"minted": true}
 
 // scenarios are the whole life of a role, in pieces.
 var scenarios = []enginetest.Scenario{
@@ -151,6 +160,30 @@ var scenarios = []enginetest.Scenario{
 	}},
 	{Name: "in place, emergency", AtLeast: 20, Run: func(p *enginetest.Play) { p.Create(inPlace); p.Emergency(false); p.Wait(time.Minute) }},
 	{Name: "in place, delete", AtLeast: 15, Deleted: true, Run: func(p *enginetest.Play) { p.Create(inPlace); p.Delete(); p.Wait(time.Minute) }},
+	{Name: "minted by the target", AtLeast: 25, Run: func(p *enginetest.Play) {
+		p.Create(minted)
+		first := p.Current()
+		p.Rotate()
+		p.Rollback(first)
+		p.Wait(2 * time.Minute)
+	}},
+	{Name: "minted by the target, emergency", AtLeast: 25, Run: func(p *enginetest.Play) {
+		p.Create(minted)
+		p.Rotate()
+		p.Emergency(false)
+		p.Wait(time.Minute)
+	}},
+	{Name: "minted by the target, delete", AtLeast: 15, Deleted: true, Run: func(p *enginetest.Play) { p.Create(minted); p.Rotate(); p.Delete(); p.Wait(2 * time.Minute) }},
+	{Name: "staged by the schedule", AtLeast: 25, Run: func(p *enginetest.Play) {
+		p.Create(option.Values{"minted": true, "soak_period": int64(60)})
+		p.Wait(14 * time.Minute)
+	}},
+	{Name: "staged by the schedule, emergency", AtLeast: 25, Run: func(p *enginetest.Play) {
+		p.Create(option.Values{"minted": true, "soak_period": int64(300)})
+		p.Wait(11 * time.Minute)
+		p.Emergency(false)
+		p.Wait(time.Minute)
+	}},
 	{Name: "rotate root", AtLeast: 10, Run: func(p *enginetest.Play) { p.Create(nil); p.RotateRoot(); p.Rotate(); p.Wait(2 * time.Minute) }},
 }
 

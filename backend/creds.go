@@ -25,7 +25,28 @@ func (e *Engine) Creds(ctx context.Context, name string, reader Actor) (*Creds, 
 	}
 	now := e.clock.Now()
 	e.observe(name, snap.current.version, reader, now)
-	return snap.answer(snap.current, snap.ttl(now)), nil
+	ttl, second := snap.pair(now)
+	out := snap.answer(snap.current, ttl)
+	if second != nil {
+		maps.Copy(out.Data, second.data)
+		e.memory.issue(name, second.version, now, now.Add(ttl))
+	}
+	return out, nil
+}
+
+// pair is the ttl of the current version, and the second one with which readers get it.
+// What they hold of a retiring one is promised as well: the ttl ends before it does, and
+// in its last moments it is not handed out any more.
+func (s *snapshot) pair(now time.Time) (time.Duration, *rendered) {
+	ttl := s.ttl(now)
+	if s.second == nil {
+		return ttl, nil
+	}
+	most, ok := schedule.RetiringTTL(s.second.grace, s.second.retireAt, now)
+	if !ok {
+		return ttl, nil
+	}
+	return min(ttl, most), s.second
 }
 
 // VersionCreds returns a live version by its number: the current one, or one that
@@ -146,7 +167,48 @@ func (e *Engine) render(ctx context.Context, s *subject) (*snapshot, error) {
 			snap.current = r
 		}
 	}
-	return snap, nil
+	if pairer, ok := kind.(rotator.Pairer); ok && !snap.inPlace {
+		snap.second, err = e.renderSecond(s, pairer, view, materials)
+	}
+	return snap, err
+}
+
+// renderSecond prepares what readers get of the other live version: the one that is
+// staged, else the one that retires last.
+func (e *Engine) renderSecond(s *subject, kind rotator.Pairer, view *rotator.Role, materials func(int) (secret.Map, error)) (*rendered, error) {
+	v := s.second()
+	if v == nil {
+		return nil, nil
+	}
+	material, err := materials(v.Number)
+	if err != nil {
+		return nil, err
+	}
+	data, err := kind.RenderSecond(&rotator.Target{Role: view, Version: *v, Material: material, Now: e.clock.Now()})
+	if err != nil {
+		return nil, fmt.Errorf("render version %d of %s: %w", v.Number, s.name, err)
+	}
+	if data == nil {
+		return nil, nil
+	}
+	return &rendered{version: v.Number, grace: v.Grace.Std(), retireAt: v.RetireAt, data: data}, nil
+}
+
+func (s *subject) second() *rotation.Version {
+	if staged := s.state.StandbyVersion(); staged != nil && staged.Staged {
+		return staged
+	}
+	var last *rotation.Version
+	for i := range s.state.Versions {
+		v := &s.state.Versions[i]
+		if v.State != rotation.Retiring || !v.RetireBegun.IsZero() || v.Compromised {
+			continue
+		}
+		if last == nil || v.DeactivatedTime.After(last.DeactivatedTime) {
+			last = v
+		}
+	}
+	return last
 }
 
 // readingOnce gives the materials of a role's versions, each read from storage once.

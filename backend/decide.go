@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/schedule"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
@@ -27,6 +28,8 @@ const (
 	actSchedule act = "schedule" // begin the rotation that is due
 	actWithdraw act = "withdraw" // end what stands by for a rollback that nobody wants any more
 	actAhead    act = "ahead"    // make, or bring back, a standby version
+	actStage    act = "stage"    // make the second of a pair, that the schedule asks for
+	actPromote  act = "promote"  // let the staged version take over
 	actCheck    act = "check"    // does the world outside match?
 	actTrim     act = "trim"     // destroy material that is too old
 	actEvents   act = "events"   // hand over events
@@ -57,7 +60,9 @@ type view struct {
 	checkFrom time.Time
 	// announce is for how long a version stands by before it is used; 0: none does.
 	announce time.Duration
-	buried   bool
+	// soak is how a staged version takes over.
+	soak   rotator.Soak
+	buried bool
 	// undeclared is the incident that the role does not know of yet, or nil.
 	undeclared *store.IncidentHeader
 	// undelivered counts events that were not handed over yet.
@@ -72,7 +77,7 @@ const checkEvery = 24 * time.Hour
 // before new work.
 var rules = []func(view) decision{
 	ruleDeclare, ruleBury, rulePolicy, ruleKillCurrent, ruleKill, ruleProve, ruleAdvance,
-	ruleWithdraw, ruleUndo, ruleRetire, ruleIntent, ruleSchedule, ruleIncident, ruleAhead, ruleCheck, ruleTrim, ruleEvents,
+	ruleWithdraw, ruleUndo, ruleRetire, ruleIntent, rulePromote, ruleStage, ruleSchedule, ruleIncident, ruleAhead, ruleCheck, ruleTrim, ruleEvents,
 }
 
 // decide returns what is due now, or else the earliest time to look again.
@@ -282,17 +287,59 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-func ruleSchedule(v view) decision {
-	s := v.state
-	if s.InFlight != nil || s.Intent != nil || s.Deleted || s.Blocked != "" || s.ActionRequired != "" || v.frozen() || s.Current == 0 {
+// rulePromote lets a staged version take over once it has soaked, unless a person is to
+// say so.
+func rulePromote(v view) decision {
+	s, staged := v.state, v.state.StandbyVersion()
+	if staged == nil || !staged.Staged || !v.soak.Auto || s.InFlight != nil || s.Intent != nil || s.Deleted || v.frozen() || s.Blocked != "" {
 		return decision{}
 	}
-	at := v.policy.BeginAt(s.NextRotation, v.now)
+	at := staged.ReadyAt
+	if s.Postponed != nil {
+		at = later(at, s.Postponed.At)
+	}
+	return decision{act: actPromote, version: staged.Number, at: at}
+}
+
+// ruleStage makes the next version stand by, when it is due, where it has to soak first
+// or to wait for a person.
+func ruleStage(v view) decision {
+	s := v.state
+	if !v.soak.Waits() || s.StandbyVersion() != nil {
+		return decision{}
+	}
+	var backOff time.Time
+	if s.Ahead != nil {
+		backOff = s.Ahead.At
+	}
+	if begun := s.AheadVersion(); begun != nil && !begun.Returns && s.InFlight == nil && !s.Deleted && !v.frozen() {
+		return decision{act: actAhead, at: later(v.now, backOff)}
+	}
+	at := v.dueAt()
 	if at.IsZero() {
 		return decision{}
 	}
-	if s.Postponed != nil {
+	return decision{act: actStage, at: later(at, backOff)}
+}
+
+// dueAt is when the schedule asks for the next version; zero while it asks for none.
+func (v view) dueAt() time.Time {
+	s := v.state
+	if s.InFlight != nil || s.Intent != nil || s.Deleted || s.Blocked != "" || s.ActionRequired != "" || v.frozen() || s.Current == 0 {
+		return time.Time{}
+	}
+	at := v.policy.BeginAt(s.NextRotation, v.now)
+	if !at.IsZero() && s.Postponed != nil {
 		at = later(at, s.Postponed.At)
+	}
+	return at
+}
+
+func ruleSchedule(v view) decision {
+	s, at := v.state, v.dueAt()
+	staged := s.StandbyVersion()
+	if at.IsZero() || v.soak.Waits() || staged != nil && staged.Staged { // which takes over in its own time
+		return decision{}
 	}
 	if v.announce > 0 {
 		standby := s.StandbyVersion()

@@ -65,7 +65,7 @@ func roleView(r *store.Role, conn *store.Connection) *rotator.Role {
 		Name: r.Name, Values: r.Values, Connection: r.Connection, Grace: r.Policy.Grace.Std(), Interval: r.Interval.Std(),
 	}
 	if conn != nil {
-		view.ConnectionValues = conn.Values
+		view.ConnectionType, view.ConnectionValues = conn.Type, conn.Values
 	}
 	return view
 }

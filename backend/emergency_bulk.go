@@ -173,7 +173,7 @@ func (c EmergencyScope) includes(role, connection string) bool {
 
 // leaking tells whether a version works for whoever holds it, or may.
 func leaking(v rotation.Version) bool {
-	return v.State.Live() || v.State == rotation.Disabled || v.Compromised && !v.ProvenDead()
+	return v.State.Live() || v.State == rotation.Disabled || v.State == rotation.Standby && v.Staged || v.Compromised && !v.ProvenDead()
 }
 
 // leaks tells whether a role has such a version.

@@ -113,6 +113,7 @@ func (e *Engine) notDone(v *rotation.Version, progress rotator.Progress, failed 
 		v.Attention = attention(v.Attention, now, failed.Error(), 0, true)
 	case progress.NotYet != "":
 		v.Attention = attention(v.Attention, now, progress.NotYet, progress.AskAgain, false)
+		v.Attention.Person = progress.Person
 	default:
 		return false
 	}
@@ -211,6 +212,11 @@ func (e *Engine) undo(ctx context.Context, s *subject, number int) error {
 		if progress.Left != "" {
 			v.Left = progress.Left
 		}
+		if v.Lost() { // stored in vain, should the journal not have learned of it
+			if err := e.store.DeleteMaterial(ctx, s.name, number); err != nil {
+				return err
+			}
+		}
 		return s.state.UndoDone(number, e.clock.Now())
 	})
 	return err
@@ -276,7 +282,7 @@ func (e *Engine) Retire(ctx context.Context, name string, r RetireRequest) (*rot
 			return err
 		}
 		now := e.clock.Now()
-		if until := e.ttlsEnd(s, v); !r.Force && until.After(now) {
+		if until := e.ttlsEnd(s, v); !r.Force && v.RetireBegun.IsZero() && until.After(now) {
 			return fault.New(fault.Conflict, "version %d may be in use until %s by readers that were promised so: retire it then, or with force=true", v.Number, until.Format(time.RFC3339))
 		}
 		number = v.Number

@@ -124,6 +124,15 @@ func (e *Engine) checkRole(ctx context.Context, kind rotator.Rotator, before, ro
 	if err != nil {
 		return nil, err
 	}
+	if d, ok := kind.(rotator.Defaulter); ok && before == nil {
+		defaults, err := d.Defaults(roleView(role, conn))
+		if err != nil {
+			return nil, err
+		}
+		for name, value := range defaults {
+			role.Values[name] = value
+		}
+	}
 	after := roleView(role, conn)
 	after.Secrets = w.Secrets
 	var was *rotator.Role
@@ -251,6 +260,10 @@ func (e *Engine) createRole(ctx context.Context, role *store.Role, w Write, warn
 	}
 	e.workers.add(forOne, role.Name)
 	r, err := e.outcome(ctx, role.Name, id, createWithin, expected)
+	var person *rotator.WaitsForPerson
+	if errors.As(err, &person) {
+		return &RoleWritten{Role: role, Warnings: append(warnings, "the role has no secret yet: "+person.What)}, nil
+	}
 	if err == nil && r.Outcome == rotation.Succeeded {
 		return &RoleWritten{Role: role, Warnings: warnings, Rotation: r}, nil
 	}

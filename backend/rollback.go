@@ -111,6 +111,8 @@ func (e *Engine) notEligible(ctx context.Context, s *subject, v *rotation.Versio
 		return "it never was current"
 	case v.Undo:
 		return "it is being undone"
+	case v.State == rotation.Retiring && v.ActivatedTime.IsZero():
+		return "it never was current"
 	case v.State == rotation.Standby && !v.Returns:
 		return "it never was current: rotate makes it so"
 	case !v.HasMaterial:

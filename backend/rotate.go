@@ -49,6 +49,9 @@ func (e *Engine) Rotate(ctx context.Context, name string, r RotateRequest) (*rot
 			return nil
 		}
 		i.Trigger, i.Force = rotation.Manual, r.Force
+		if err := s.soaked(e.clock.Now(), r.Force); err != nil {
+			return err
+		}
 		if r.Force {
 			return nil
 		}

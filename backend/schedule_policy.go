@@ -41,7 +41,7 @@ func overdueAfter(own, mount time.Duration) time.Duration {
 func (e *Engine) nextRotation(s *subject, policy schedule.Policy, now time.Time) time.Time {
 	r := s.state.InFlight
 	if first, err := time.Parse(time.RFC3339, s.role.Policy.NextRotation); err == nil && first.After(now) &&
-		!policy.Disabled && (r.Trigger == rotation.Initial || r.Trigger == rotation.Import) {
+		!policy.Disabled && r.PreviousVersion == 0 {
 		return first.UTC()
 	}
 	return policy.Next(now, s.name)

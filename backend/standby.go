@@ -35,6 +35,10 @@ func (e *Engine) takeStandby(ctx context.Context, s *subject, i *rotation.Intent
 		return false, err
 	}
 	announced := announceAhead(kind, s.role)
+	if staged := s.state.StandbyVersion(); staged != nil && staged.Staged {
+		i.Version = staged.Number
+		return false, nil
+	}
 	urgent := announced == 0 || i.Force || i.Trigger == rotation.Emergency || s.state.Current == 0
 	next := s.state.StandbyVersion()
 	if next == nil && urgent && announced > 0 {
@@ -93,11 +97,14 @@ func (e *Engine) waitForStandby(ctx context.Context, s *subject, i rotation.Inte
 func (e *Engine) makeAhead(ctx context.Context, s *subject) error {
 	ahead := s.state.AheadVersion()
 	if ahead == nil {
-		return e.planAhead(ctx, s)
+		return e.planAhead(ctx, s, false)
 	}
 	kind, err := e.kindOf(s.role.Type)
 	if err != nil {
 		return err
+	}
+	if mints(kind, s.role) && !ahead.HasMaterial && !ahead.Returns {
+		return e.mintAhead(ctx, s, kind, ahead)
 	}
 	t, err := e.target(ctx, s, *ahead)
 	if err == nil {
@@ -119,7 +126,12 @@ func (e *Engine) makeAhead(ctx context.Context, s *subject) error {
 		if stale != nil || s.state.InFlight != nil || !v.Ahead || v.Undo {
 			return errStale
 		}
-		return s.state.StandbyReady(v.Number, e.clock.Now(), rotation.Duration(announceAhead(kind, s.role)))
+		standsBy := announceAhead(kind, s.role)
+		if v.Staged {
+			standsBy = soakOf(kind, s.role).Period
+			e.tellStaged(s, v)
+		}
+		return s.state.StandbyReady(v.Number, e.clock.Now(), rotation.Duration(standsBy))
 	})
 	if err == nil && ahead.Returns {
 		e.tellAnnounced(after, ahead.Number)
@@ -149,6 +161,7 @@ func (e *Engine) failAhead(ctx context.Context, s *subject, ahead *rotation.Vers
 		}
 		now := e.clock.Now()
 		if !v.Returns {
+			notMinted(v, why)
 			s.state.Ahead = attention(s.state.Ahead, now, why.Message, 0, true)
 			v.Undo, v.Ahead = true, false
 			return nil
@@ -162,7 +175,8 @@ func (e *Engine) failAhead(ctx context.Context, s *subject, ahead *rotation.Vers
 	return err
 }
 
-func (e *Engine) planAhead(ctx context.Context, s *subject) error {
+// planAhead mints a version that is to stand by: announced, or as the second of a pair.
+func (e *Engine) planAhead(ctx context.Context, s *subject, staged bool) error {
 	id, err := newID()
 	if err != nil {
 		return err
@@ -185,7 +199,10 @@ func (e *Engine) planAhead(ctx context.Context, s *subject) error {
 		if v.Number <= s.state.Highest {
 			return errStale
 		}
-		v.Ahead = true
+		v.Ahead, v.Staged = true, staged
+		if staged {
+			v.Grace = s.role.Policy.Grace
+		}
 		s.state.Versions = append(s.state.Versions, *v)
 		s.state.Highest = v.Number
 		return nil

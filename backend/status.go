@@ -157,6 +157,8 @@ func (s *subject) summary() summary {
 		out.fixed, out.reason = StateActionRequired, st.ActionRequired
 	case held != "":
 		out.fixed, out.reason = StateActionRequired, held
+	default:
+		out.fixed, out.reason = s.personActs()
 	}
 	out.failing = st.Failures > 0 || st.Postponed != nil && st.Postponed.Failing || st.Ahead != nil
 	for i := range st.Versions {
@@ -165,6 +167,16 @@ func (s *subject) summary() summary {
 		out.failing = out.failing || v.Attention != nil && v.Attention.Failing
 	}
 	return out
+}
+
+// personActs tells what a person has to do at the target to end a version.
+func (s *subject) personActs() (RoleState, string) {
+	for i := range s.state.Versions {
+		if v := &s.state.Versions[i]; v.Attention != nil && v.Attention.Person {
+			return StateActionRequired, fmt.Sprintf("version %d (%s): %s", v.Number, v.Identifier, v.Attention.Reason)
+		}
+	}
+	return "", ""
 }
 
 // lastError is the newest trouble a person should read.

@@ -156,7 +156,9 @@ func (e *Engine) declareTo(s *subject, incident *store.IncidentHeader, rotationI
 			return err
 		}
 	}
-	s.state.Compromise(incident.ID)
+	if err := s.state.Compromise(incident.ID, now); err != nil {
+		return err
+	}
 	if incident.KillFirst || s.state.Deleted {
 		s.state.KillNow(now)
 	}

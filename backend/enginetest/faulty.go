@@ -136,6 +136,65 @@ func (f *Faulty) Imports(r *rotator.Role) bool {
 	return ok && i.Imports(r)
 }
 
+// Mints implements rotator.Minter where the wrapped kind does.
+func (f *Faulty) Mints(r *rotator.Role) bool {
+	m, ok := f.full.(rotator.Minter)
+	return ok && m.Mints(r)
+}
+
+// Mint implements rotator.Minter: whatever goes wrong, it may have happened.
+func (f *Faulty) Mint(ctx context.Context, t *rotator.Target) (c *rotator.Candidate, err error) {
+	m, ok := f.full.(rotator.Minter)
+	if !ok {
+		return nil, fault.New(fault.Internal, "this type mints nothing")
+	}
+	err = f.Faults.Around("Mint", func() (err error) {
+		c, err = m.Mint(ctx, t)
+		return err
+	})
+	if err == ErrInjected { //nolint:errorlint // only the bare one is ours
+		return nil, fault.New(fault.Unconfirmed, "mint: %w", err)
+	}
+	return c, err
+}
+
+// Stages implements rotator.Stager where the wrapped kind does.
+func (f *Faulty) Stages(r *rotator.Role) string {
+	if s, ok := f.full.(rotator.Stager); ok {
+		return s.Stages(r)
+	}
+	return "nothing of this type is staged"
+}
+
+// Stage implements rotator.Stager where the wrapped kind does.
+func (f *Faulty) Stage(ctx context.Context, t *rotator.Target) (c *rotator.Candidate, err error) {
+	s, ok := f.full.(rotator.Stager)
+	if !ok {
+		return nil, fault.New(fault.Internal, "nothing of this type is staged")
+	}
+	err = f.around("Stage", func() (err error) {
+		c, err = s.Stage(ctx, t)
+		return err
+	})
+	return c, err
+}
+
+// Soak implements rotator.Soaker where the wrapped kind does.
+func (f *Faulty) Soak(r *rotator.Role) rotator.Soak {
+	if s, ok := f.full.(rotator.Soaker); ok {
+		return s.Soak(r)
+	}
+	return rotator.Soak{}
+}
+
+// RenderSecond implements rotator.Pairer where the wrapped kind does.
+func (f *Faulty) RenderSecond(t *rotator.Target) (map[string]any, error) {
+	if p, ok := f.full.(rotator.Pairer); ok {
+		return p.RenderSecond(t)
+	}
+	return nil, nil
+}
+
 // Load implements rotator.LiveUser where the wrapped kind does.
 func (f *Faulty) Load(v *rotation.Version, material secret.Map) (any, error) {
 	u, ok := f.full.(rotator.LiveUser)

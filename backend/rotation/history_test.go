@@ -22,7 +22,7 @@ func TestAnyLegalHistory(t *testing.T) {
 		acts := []func() act{
 			l.activate, l.finish, l.beginRollback, l.reach, l.beginFresh, l.revert, l.finishReverted, l.supersede, l.retire, l.destroy,
 			l.undo, l.prove, l.timePasses, l.raiseGrace, l.makeAhead, l.standbyReady, l.beginStandby, l.fail, l.refuse, l.reload,
-			l.emergency, l.trim, l.bringBack, l.withdraw, l.announceFor, l.delete,
+			l.emergency, l.trim, l.bringBack, l.withdraw, l.announceFor, l.stage, l.delete,
 		}
 		for range rapid.IntRange(20, 150).Draw(t, "length") {
 			var possible []act
@@ -222,7 +222,7 @@ func (l *life) emergency() act {
 		if l.InFlight != nil {
 			require.NoError(t, l.Supersede(l.now))
 		}
-		l.Compromise(l.id())
+		require.NoError(t, l.Compromise(l.id(), l.now))
 		if rapid.Bool().Draw(t, "kill first") {
 			l.KillNow(l.now)
 		}
@@ -301,6 +301,19 @@ func (l *life) bringBack() act {
 func (l *life) withdraw() act {
 	v := l.AbandonedReturn()
 	return when(v != nil, "withdraw", 3, func(t *rapid.T) { require.NoError(t, l.Withdraw(v.Number, l.now)) })
+}
+
+// stage is a person's, or the schedule's: the second of a pair, which readers are told of.
+func (l *life) stage() act {
+	return when(l.idle(), "stage", 1, func(t *rapid.T) {
+		if old := l.StandbyVersion(); old != nil && old.Staged {
+			l.promised[old.Number] = l.now.Add(old.Grace.Std())
+		}
+		v := l.mint()
+		v.Grace = grace(t)
+		require.NoError(t, l.Stage(*v, l.now, l.now.Add(grace(t).Std())))
+		require.True(t, l.StandbyVersion().Staged)
+	})
 }
 
 func (l *life) announceFor() act {

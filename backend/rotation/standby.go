@@ -1,6 +1,9 @@
 package rotation
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // StandbyVersion returns the next version that is ready ahead, or nil. One that
 // stands by for a rollback is not it.
@@ -64,7 +67,10 @@ func (s *State) StandbyReady(number int, now time.Time, ahead Duration) error {
 		return err
 	}
 	v.Ahead, v.Attention, v.AnnouncedTime = false, nil, now
-	v.ReadyAt = now.Add(max(ahead, s.Announce.Ahead).Std())
+	if !v.Staged { // whose time is a policy, not a promise
+		ahead = max(ahead, s.Announce.Ahead)
+	}
+	v.ReadyAt = now.Add(ahead.Std())
 	if s.Announce.Floor.After(v.ReadyAt) {
 		v.ReadyAt = s.Announce.Floor
 	}
@@ -102,9 +108,39 @@ func (s *State) DropStandby() error {
 	return v.moveTo(Pending)
 }
 
+// giveUpStandby is DropStandby for one that works: readers of a pair may hold it, and
+// keep it for a grace, which the caller sets.
+func (s *State) giveUpStandby(now time.Time) error {
+	v := s.StandbyVersion()
+	if v == nil || !v.Staged {
+		return s.DropStandby()
+	}
+	v.DeactivatedTime = now
+	return v.moveTo(Retiring)
+}
+
+// Stage adds a version that exists at the target and was proven: it stands by, as the
+// second of a pair, until it is promoted at ready or later. An earlier one that still
+// stands by is given up.
+func (s *State) Stage(v Version, now, ready time.Time) error {
+	if v.Number <= s.Highest {
+		return fmt.Errorf("stage version %d: it was used before", v.Number)
+	}
+	if err := s.giveUpStandby(now); err != nil {
+		return err
+	}
+	v.State, v.Staged, v.AnnouncedTime, v.ReadyAt = Standby, true, now, ready
+	s.Versions, s.Highest = append(s.Versions, v), v.Number
+	s.ActionRequired = ""
+	if s.InFlight == nil {
+		s.startGrace(now)
+	}
+	return nil
+}
+
 // giveUpAhead asks to undo everything that was made, or is being made, ahead.
 func (s *State) giveUpAhead(now time.Time) error {
-	if err := s.DropStandby(); err != nil {
+	if err := s.giveUpStandby(now); err != nil {
 		return err
 	}
 	for i := range s.Versions {

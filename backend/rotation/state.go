@@ -70,6 +70,9 @@ type Intent struct {
 	IncidentID string    `json:"incident_id,omitempty"`
 	KillFirst  bool      `json:"kill_first,omitempty"`
 	Force      bool      `json:"force,omitempty"`
+	// Unasked tells that nobody asked. Such an intent is begun at once or not at all, and
+	// gives way to one that is stored.
+	Unasked bool `json:"unasked,omitempty"`
 	// Version is the candidate when it exists already (a rollback); else 0.
 	Version int `json:"version,omitempty"`
 	// Reconcile ends a divergence when the rotation begins, and not before.
@@ -170,7 +173,7 @@ func (s *State) Begin(r Rotation, candidate *Version) error {
 		s.Highest = candidate.Number
 	}
 	s.CatchUp()
-	if err := s.reconcile(); err != nil {
+	if err := s.reconcile(r.Version, r.StartedTime); err != nil {
 		return err
 	}
 	s.wishBegins(r.Trigger)
@@ -250,7 +253,7 @@ func (s *State) moveTo(number int, now time.Time, grace Duration) error {
 	}
 	v.ActivatedTime, v.Grace = now, grace
 	v.RetireAt, v.RetireBegun, v.RetiredTime, v.DestroyAt, v.DeactivatedTime = time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
-	v.KillFirst, v.KilledTime, v.Undo, v.Ahead, v.Returns, v.Proof, v.Left, v.Attention = false, time.Time{}, false, false, false, nil, "", nil
+	v.KillFirst, v.KilledTime, v.Undo, v.Ahead, v.Returns, v.Staged, v.Proof, v.Left, v.Attention = false, time.Time{}, false, false, false, false, nil, "", nil
 	s.Current, s.ActivatedTime = number, now
 	return nil
 }
@@ -345,7 +348,7 @@ func (s *State) CatchUp() {
 // reconcile ends a divergence, if the wish that now begins asks for it: what was
 // seen is acknowledged, and what stood by is given up, since its number may not be
 // above everything seen.
-func (s *State) reconcile() error {
+func (s *State) reconcile(candidate int, now time.Time) error {
 	d := s.Divergence
 	if d == nil || s.Intent == nil || !s.Intent.Reconcile {
 		return nil
@@ -353,7 +356,10 @@ func (s *State) reconcile() error {
 	s.Acknowledged = append(slices.Clip(s.Acknowledged), d.Seen...)
 	s.Highest = max(s.Highest, d.Highest)
 	s.Divergence = nil
-	return s.DropStandby()
+	if v := s.StandbyVersion(); v != nil && v.Number == candidate {
+		return nil
+	}
+	return s.giveUpStandby(now)
 }
 
 // Refuse records a rotation that failed before it had a candidate.
@@ -438,8 +444,13 @@ func (s *State) end(now time.Time) {
 // Compromise marks every live version, and what else could still be brought
 // back, as leaked: none of them is ever rolled back to. A version that leaked
 // before and is not proven dead belongs to this incident too.
-func (s *State) Compromise(incident string) {
+func (s *State) Compromise(incident string, now time.Time) error {
 	s.CatchUp()
+	if staged := s.StandbyVersion(); staged != nil && staged.Staged { // readers of a pair were told of it
+		if err := s.giveUpStandby(now); err != nil {
+			return err
+		}
+	}
 	for i := range s.Versions {
 		v := &s.Versions[i]
 		live := v.State == Current || v.State == Retiring || v.State == Disabled || v.Returns
@@ -448,6 +459,7 @@ func (s *State) Compromise(incident string) {
 			v.Incidents = append(slices.Clip(v.Incidents), incident)
 		}
 	}
+	return nil
 }
 
 // KillNow lets every compromised version that readers may hold, but for the

@@ -410,7 +410,7 @@ func TestCompromiseMarksWhatCouldBeReadOrBroughtBack(t *testing.T) {
 		{Number: 9, State: rotation.Retired, Compromised: true, Incidents: []string{"earlier"}},
 		{Number: 10, State: rotation.Retired, Compromised: true, Incidents: []string{"earlier"}, Proof: &rotation.Proof{Dead: true}},
 	}}
-	s.Compromise("now")
+	require.NoError(t, s.Compromise("now", start))
 	got := map[int][]string{}
 	for _, v := range s.Versions {
 		require.Equal(t, v.Compromised, len(v.Incidents) > 0)
@@ -432,7 +432,7 @@ func TestAnEmergencyEndsWhatLeakedAtTheSwitch(t *testing.T) {
 	r.rotate()
 	r.begin(rotation.Scheduled)
 	require.NoError(t, r.Supersede(r.now))
-	r.Compromise("i")
+	require.NoError(t, r.Compromise("i", start))
 	r.wait(time.Minute)
 	// The replacement may come from a person, after the emergency's own attempts failed.
 	r.begin(rotation.Manual)
@@ -522,7 +522,7 @@ func TestDeletingGivesNoGraceToWhatLeaked(t *testing.T) {
 	r := newRole(t)
 	r.rotate()
 	r.rotate()
-	r.Compromise("i")
+	require.NoError(t, r.Compromise("i", start))
 	r.wait(time.Minute)
 	require.NoError(t, r.Delete(r.now))
 	require.Equal(t, r.now, r.Version(1).RetireAt)

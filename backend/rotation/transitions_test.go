@@ -68,7 +68,7 @@ func TestARotationThatEndedGoesNowhere(t *testing.T) {
 
 var legalMoves = map[VersionState][]VersionState{
 	Pending:  {Standby, Current, Discarded},
-	Standby:  {Current, Pending, Disabled},
+	Standby:  {Current, Pending, Disabled, Retiring},
 	Current:  {Retiring},
 	Retiring: {Current, Disabled},
 	Disabled: {Retired, Current, Standby},

@@ -43,6 +43,7 @@ var VersionTransitions = []VersionTransition{
 	{Retired, Current, "rollback, Prepare made it anew"},
 	{Retired, Standby, "rollback that is announced first, made anew and verified"},
 	{Standby, Disabled, "rollback given up while it was announced, to be ended again"},
+	{Standby, Retiring, "staged, and given up or leaked: readers of a pair were told of it"},
 }
 
 // mayBecome asks the table.
@@ -87,6 +88,13 @@ type Version struct {
 	// Undo asks to undo Prepare: the version was prepared, wholly or in part, by
 	// a rotation that did not make it current.
 	Undo bool `json:"undo,omitempty"`
+	// MintBegun is journalled before the target is asked to mint the secret. Without
+	// material afterwards the answer was lost: there may be an object that bears the mark.
+	MintBegun time.Time `json:"mint_begun,omitzero"`
+	// Staged marks a version that stands by as the second of a pair, which readers are
+	// told of, until it is promoted. StagedBy is who handed it in, if a person did.
+	Staged   bool   `json:"staged,omitempty"`
+	StagedBy *Actor `json:"staged_by,omitempty"`
 	// Ahead marks a version that is on its way to standby, outside any rotation.
 	Ahead bool `json:"ahead,omitempty"`
 	// Returns marks a version that was current once and is, or is to be, announced again
@@ -135,11 +143,16 @@ type Attention struct {
 	Reason   string    `json:"reason"`
 	// Failing tells a failure from a plain "not yet".
 	Failing bool `json:"failing,omitempty"`
+	// Person tells that it waits for a person's act at the target.
+	Person bool `json:"person,omitempty"`
 }
 
 // ProvenDead tells whether the target itself refused the version while the
 // current one was accepted on the same path.
 func (v *Version) ProvenDead() bool { return v.Proof != nil && v.Proof.Dead }
+
+// Lost tells that the target was asked to mint the secret and its answer is not known.
+func (v *Version) Lost() bool { return !v.MintBegun.IsZero() && !v.HasMaterial }
 
 // Of tells whether an emergency declared the version compromised.
 func (v *Version) Of(incident string) bool { return slices.Contains(v.Incidents, incident) }

@@ -86,6 +86,7 @@ type Role struct {
 	Secrets secret.Map
 	// Connection is the stored name; its values are public ones.
 	Connection       string
+	ConnectionType   string
 	ConnectionValues option.Values
 	Grace            time.Duration
 	Interval         time.Duration // the least time between two scheduled rotations
@@ -161,6 +162,9 @@ type Progress struct {
 	// Left, when not empty, says why the object stays outside, disabled: nothing
 	// more will be tried, and a person is told.
 	Left string
+	// Person tells that NotYet waits for a person's act at the target: the role is then
+	// action_required.
+	Person bool
 }
 
 // WaitsForPerson is returned by Plan when a person has to act first. The role is
@@ -219,7 +223,8 @@ const (
 )
 
 // Surveyor lists what marks stand on objects of this role at the target,
-// whoever made them: it lets the engine notice that the world is ahead of it.
+// whoever made them: it lets the engine notice that the world is ahead of it. A current
+// version that can bear no mark, since a person made it, counts as seen.
 type Surveyor interface {
 	Survey(ctx context.Context, t *Target) ([]Sighting, error)
 }
@@ -280,6 +285,56 @@ type Importer interface {
 	Imports(r *Role) bool
 }
 
+// Minter is implemented by kinds whose target mints the secret itself. Plan then gives
+// no material, and Mint takes the place of the first Prepare. That it begins is
+// journalled, and what it gives is stored before anything else is done.
+type Minter interface {
+	// Mints tells whether the versions of a role are made so.
+	Mints(r *Role) bool
+	// Mint makes the secret, on an object that bears the mark, by one call that nobody
+	// repeats. An Unconfirmed error, like an end of the process, leaves an object that
+	// only Discard can find: the next attempt runs under another id.
+	Mint(ctx context.Context, t *Target) (*Candidate, error)
+}
+
+// Stager is implemented by kinds whose secrets a person may make at the target and
+// hand in.
+type Stager interface {
+	// Stages returns "" or the reason why a role takes no such secret.
+	Stages(r *Role) string
+	// Stage makes a candidate of the secret in the role's Secrets. It looks, and has no
+	// effect outside.
+	Stage(ctx context.Context, t *Target) (*Candidate, error)
+}
+
+// Soaker is implemented by kinds whose next version may stand by as the second of a pair
+// before it takes over.
+type Soaker interface {
+	Soak(r *Role) Soak
+}
+
+// Soak says how a version that stands by takes over.
+type Soak struct {
+	// Period is how long it stands by at least.
+	Period time.Duration
+	// Auto tells that it then takes over by itself; else a person promotes it.
+	Auto bool
+	// Ahead tells that the schedule makes the next version stand by first, whenever it
+	// has to soak or wait for a person: no person hands it in.
+	Ahead bool
+}
+
+// Waits tells whether the schedule makes the next version stand by first.
+func (s Soak) Waits() bool { return s.Ahead && (s.Period > 0 || !s.Auto) }
+
+// Pairer is implemented by kinds whose readers are given the other live version beside
+// the current one: the one that stands by, else the one that retires.
+type Pairer interface {
+	// RenderSecond gives what is added to what Render gives of the current version, nil for
+	// nothing.
+	RenderSecond(t *Target) (map[string]any, error)
+}
+
 // LiveUser puts live versions to use inside Vault: signs with them, encrypts. It
 // makes no call outside, and runs beside any rotation.
 type LiveUser interface {
@@ -307,6 +362,12 @@ type LiveVersions struct {
 	// more may be promised to those who look, whatever the role says by now. 0: unknown.
 	Ahead time.Duration
 	Now   time.Time
+}
+
+// Defaulter is implemented by kinds some of whose options, where they are left out,
+// follow from the connection: they are stored with a new role.
+type Defaulter interface {
+	Defaults(r *Role) (option.Values, error)
 }
 
 // Warner adds sentences to the answer of a role write.

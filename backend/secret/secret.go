@@ -84,3 +84,13 @@ func (m Map) Merge(over Map) Map {
 	maps.Copy(out, over)
 	return out
 }
+
+// Equal tells whether two sets hold the same secrets; values are compared in constant time.
+func (m Map) Equal(other Map) bool {
+	equal := len(m) == len(other)
+	for name, value := range m {
+		of, there := other[name]
+		equal = value.Equal(of) && there && equal
+	}
+	return equal
+}

@@ -29,7 +29,9 @@ type providerKind struct {
 	// check completes the settings, and refuses what can be seen to be wrong without the
 	// network.
 	check func(s *settings) (warnings []string, err error)
-	open  func(s *settings, client *egress.Client) (provider, error)
+	// can tells the abilities of a connection by its public values.
+	can  func(values option.Values) (abilities, error)
+	open func(s *settings, client *egress.Client) (provider, error)
 }
 
 // kinds are the types of connection.

@@ -28,6 +28,9 @@ type provider interface {
 	// check says line by line what that credential may do. It changes nothing.
 	check(ctx context.Context) ([]rotator.Line, error)
 
+	// checkKey refuses a key, handed in by a person, that can be seen to be none.
+	checkKey(key secret.String) error
+
 	// verify proves that a key is accepted: also one that may do nothing there ("valid but
 	// forbidden"). The result is the provider's answer in a few words, such as "200" or
 	// "403 permission_error". AuthFailed says that the key is refused as such.
@@ -66,6 +69,8 @@ type abilities struct {
 	Create, Replace bool
 	// Identify: the id of a key can be found, and it can then be ended by its id.
 	Identify bool
+	// Propagation is how long a new key may be refused at first.
+	Propagation time.Duration
 	// Disable: a key can be refused and brought back. Revoke: it can be ended for good.
 	Disable, Revoke bool
 }

@@ -38,6 +38,9 @@ type memoryRole struct {
 	InPlace  bool              `json:"in_place"`
 	Standing bool              `json:"standing"`
 	Username string            `json:"username"`
+	Minted   bool              `json:"minted"`
+	Soak     rotation.Duration `json:"soak_period"`
+	Auto     bool              `json:"auto_promote"`
 }
 
 var memoryOptions = option.Set{
@@ -48,6 +51,9 @@ var memoryOptions = option.Set{
 	{Name: "irreversible", Type: option.Bool, Default: false, Help: "What is prepared cannot be undone."},
 	{Name: "in_place", Type: option.Bool, Default: false, Help: "One credential, changed where it stands."},
 	{Name: "standing", Type: option.Bool, Default: false, Help: "Two users that take turns."},
+	{Name: "minted", Type: option.Bool, Default: false, Help: "The target makes the passwords."},
+	{Name: "soak_period", Type: option.Duration, Default: int64(0), Help: "How long a staged version stands by."},
+	{Name: "auto_promote", Type: option.Bool, Default: true, Help: "A staged version takes over by itself."},
 	{Name: "username", Type: option.String, Default: "", Help: "A user to take over, with its password."},
 	{Name: "password", Type: option.String, Secret: true, Help: "The password of the user to take over."},
 	{Name: "fixed", Type: option.String, Default: "", Help: "Cannot be changed.", Immutable: true},
@@ -97,10 +103,11 @@ func (m *Memory) Plan(_ context.Context, t *rotator.Target) (*rotator.Candidate,
 	if r.shared() {
 		return planShared(t, r), nil
 	}
-	return &rotator.Candidate{
-		Identifier: fmt.Sprintf("%s_%s_v%d_%s", r.Prefix, t.Role.Name, t.Version.Number, t.Version.RotationID[:8]),
-		Material:   secret.NewMap(map[string]string{"password": rand.Text()}),
-	}, nil
+	planned := &rotator.Candidate{Identifier: fmt.Sprintf("%s_%s_v%d_%s", r.Prefix, t.Role.Name, t.Version.Number, t.Version.RotationID[:8])}
+	if !r.Minted {
+		planned.Material = secret.NewMap(map[string]string{"password": rand.Text()})
+	}
+	return planned, nil
 }
 
 // ours finds the target's user if it bears exactly our mark; a user with any other
@@ -189,8 +196,15 @@ func (m *Memory) Discard(ctx context.Context, t *rotator.Target) (rotator.Progre
 	if r, err := decode(t.Role); err != nil || r.Username == t.Version.Identifier {
 		return m.giveBack(t)
 	}
-	return m.Retire(ctx, t, rotator.Destroy)
+	p, err := m.Retire(ctx, t, rotator.Destroy)
+	if err == nil && t.Version.Lost() && t.Now.Sub(t.Version.MintBegun) < searchFor {
+		p.NotYet, p.AskAgain = "it may appear late", searchFor/2
+	}
+	return p, err
 }
+
+// searchFor is how long a user is looked for whose making was not confirmed.
+const searchFor = 2 * time.Minute
 
 // Render implements rotator.Rotator.
 func (m *Memory) Render(t *rotator.Target) (map[string]any, error) {

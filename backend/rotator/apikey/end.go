@@ -1,0 +1,153 @@
+package apikey
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+)
+
+const (
+	// searchFor is how long a key is looked for whose making was not confirmed: it may
+	// appear late.
+	searchFor = 24 * time.Hour
+	// A key that a person ends may live on for some minutes: it is asked for often at
+	// first, and then as often as nobody minds.
+	askOften, askSeldom = 30 * time.Second, 15 * time.Minute
+	often               = 10
+)
+
+// Retire implements rotator.Rotator. Where the provider can refuse a key and bring it back,
+// the first stage does that and the second ends it; where it can only end it, the first
+// stage does. Where no call ends it a person has to, which is done once the provider
+// refuses it.
+func (r *Rotator) Retire(ctx context.Context, t *rotator.Target, stage rotator.Stage) (rotator.Progress, error) {
+	c, err := open(t)
+	if err != nil {
+		return rotator.Progress{}, err
+	}
+	o, err := objectOf(&t.Version)
+	if err != nil {
+		return rotator.Progress{}, err
+	}
+	can := c.abilities()
+	switch {
+	case t.Version.Lost() || t.Material == nil && !o.Endable:
+		return rotator.Progress{}, nil // it was not made
+	case !o.Endable || sharesKey(t, o):
+		return r.endByHand(ctx, c, t, stage)
+	case stage == rotator.Destroy && can.Revoke:
+		return rotator.Progress{}, in("end the key", c.revoke(ctx, o.Reference))
+	case stage == rotator.Destroy:
+		return rotator.Progress{}, nil
+	case can.Disable:
+		return rotator.Progress{DestroyAfter: destroyAfter(t)}, in("disable the key", c.disable(ctx, o.Reference))
+	default:
+		return rotator.Progress{}, in("revoke the key", c.revoke(ctx, o.Reference))
+	}
+}
+
+// destroyAfter keeps a refused key for a rollback, but for one that leaked.
+func destroyAfter(t *rotator.Target) time.Duration {
+	if t.Version.Compromised {
+		return 0
+	}
+	return optionsOf(t.Role).DestroyAfter.Std()
+}
+
+// sharesKey tells whether another version that is not over lives under the same id, as
+// where a key changes in place: ending it by that id would end the other.
+func sharesKey(t *rotator.Target, o object) bool {
+	return slices.ContainsFunc(t.Others, func(other rotation.Version) bool {
+		theirs, err := objectOf(&other)
+		same := theirs.Reference.ID == o.Reference.ID && theirs.Reference.Owner == o.Reference.Owner
+		return !other.State.Ended() && len(other.Object) > 0 && (err != nil || same)
+	})
+}
+
+// endByHand looks whether the provider refuses a key that a person has to end, or that
+// its successor ended.
+func (*Rotator) endByHand(ctx context.Context, c *Connection, t *rotator.Target, stage rotator.Stage) (rotator.Progress, error) {
+	if stage == rotator.Destroy {
+		return rotator.Progress{}, nil
+	}
+	key, err := keyOf(&t.Version, t.Material)
+	if err != nil {
+		return rotator.Progress{Left: "its key was destroyed here, so whether it still works cannot be told"}, nil
+	}
+	answer, err := c.verify(ctx, key)
+	if fault.Is(err, fault.AuthFailed) {
+		return rotator.Progress{}, nil
+	}
+	if err != nil {
+		return rotator.Progress{}, in("look whether the key is refused", err)
+	}
+	p := rotator.Progress{AskAgain: askSeldom, Person: true}
+	if a := t.Version.Attention; a == nil || a.Attempts < often {
+		p.AskAgain = askOften
+	}
+	p.NotYet = fmt.Sprintf("%s still accepts it (%s): %s. A key that was just ended may live for some minutes; write retire/%s to look again at once",
+		c.title(), answer, c.byHand().End, t.Role.Name)
+	return p, nil
+}
+
+// Discard implements rotator.Rotator. What a person handed in is theirs, and stays. A key
+// whose making was not confirmed is looked for, for a day, by its name, which nobody else
+// can give to theirs.
+func (*Rotator) Discard(ctx context.Context, t *rotator.Target) (rotator.Progress, error) {
+	c, err := open(t)
+	if err != nil {
+		return rotator.Progress{}, err
+	}
+	o, err := objectOf(&t.Version)
+	if err != nil {
+		return rotator.Progress{}, err
+	}
+	switch {
+	case o.Handed:
+		return rotator.Progress{}, nil
+	case optionsOf(t.Role).Strategy == strategyInPlace:
+		return undoReplace(&t.Version), nil
+	case t.Version.Lost():
+		return discardLost(ctx, c, t)
+	case !o.Endable:
+		return rotator.Progress{}, nil // it was not made
+	default:
+		return rotator.Progress{}, in("revoke the key", c.revoke(ctx, o.Reference))
+	}
+}
+
+func undoReplace(v *rotation.Version) rotator.Progress {
+	if !v.HasMaterial {
+		return rotator.Progress{}
+	}
+	return rotator.Progress{Left: "it took the place of the earlier key at the provider, which cannot be undone"}
+}
+
+func discardLost(ctx context.Context, c *Connection, t *rotator.Target) (rotator.Progress, error) {
+	name := t.MarkKey.Name(t.Mark)
+	keys, err := c.find(ctx, name)
+	if err != nil {
+		return rotator.Progress{}, in("look for a key whose making was not confirmed", err)
+	}
+	for _, key := range keys {
+		if key.Name != name {
+			continue
+		}
+		if err := c.revoke(ctx, key.Reference); err != nil {
+			return rotator.Progress{}, in("revoke a key whose making was not confirmed", err)
+		}
+	}
+	age := t.Now.Sub(t.Version.MintBegun)
+	if age >= searchFor {
+		return rotator.Progress{}, nil
+	}
+	return rotator.Progress{
+		NotYet:   fmt.Sprintf("the answer of the call that makes %s was lost: whatever appears under that name until %s is revoked", name, t.Version.MintBegun.Add(searchFor).Format(time.RFC3339)),
+		AskAgain: min(max(age/4, askOften), searchFor-age, time.Hour),
+	}, nil
+}

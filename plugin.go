@@ -99,6 +99,7 @@ func (b *Backend) paths() []*framework.Path {
 		b.connectionPaths(),
 		b.rolePaths(),
 		b.rotatePaths(),
+		b.stagePaths(),
 		b.emergencyPaths(),
 		b.incidentPaths(),
 		b.reconcilePaths(),

@@ -42,8 +42,17 @@ func TestEnumerationFindsIgnoredGrace(t *testing.T) {
 type graceIgnored struct{ store.Storage }
 
 func (g graceIgnored) Put(ctx context.Context, key string, value []byte) error {
+	return putChanged(ctx, g.Storage, key, value, func(v *rotation.Version) {
+		if !v.RetireAt.IsZero() {
+			v.RetireAt = v.DeactivatedTime
+		}
+	})
+}
+
+// putChanged stores another journal than the engine meant.
+func putChanged(ctx context.Context, storage store.Storage, key string, value []byte, change func(*rotation.Version)) error {
 	if !strings.HasPrefix(key, "state/") {
-		return g.Storage.Put(ctx, key, value)
+		return storage.Put(ctx, key, value)
 	}
 	var doc struct {
 		Schema int            `json:"schema"`
@@ -53,15 +62,19 @@ func (g graceIgnored) Put(ctx context.Context, key string, value []byte) error {
 		return err
 	}
 	for i := range doc.Body.Versions {
-		if v := &doc.Body.Versions[i]; !v.RetireAt.IsZero() {
-			v.RetireAt = v.DeactivatedTime
-		}
+		change(&doc.Body.Versions[i])
 	}
 	changed, err := json.Marshal(doc)
 	if err != nil {
 		return err
 	}
-	return g.Storage.Put(ctx, key, changed)
+	return storage.Put(ctx, key, changed)
+}
+
+type mintUnrecorded struct{ store.Storage }
+
+func (m mintUnrecorded) Put(ctx context.Context, key string, value []byte) error {
+	return putChanged(ctx, m.Storage, key, value, func(v *rotation.Version) { v.MintBegun = time.Time{} })
 }
 
 // TestEnumerationFindsLatePointer: the old version is ended before the Put that

@@ -28,7 +28,8 @@ type provider interface {
 	// check says line by line what that credential may do. It changes nothing.
 	check(ctx context.Context) ([]rotator.Line, error)
 
-	// checkKey refuses a key, handed in by a person, that can be seen to be none.
+	// checkKey refuses, without the network, a key handed in that this provider cannot have
+	// made, or that must not be handed to applications. The fault is of the field key.
 	checkKey(key secret.String) error
 
 	// verify proves that a key is accepted: also one that may do nothing there ("valid but
@@ -61,6 +62,25 @@ type provider interface {
 
 	// steps tell a person where to make a key by hand, and where to end one.
 	byHand() byHand
+}
+
+// rootKeys is a provider at which the connection's own credential is a key that can be made
+// and ended by a call. Errors are as those of provider; a new credential takes the place of
+// the old one when it is stored, not here.
+type rootKeys interface {
+	// rootCreate makes a credential of the same power that bears the name, by one call that
+	// is never repeated. Unconfirmed says that there may be one now.
+	rootCreate(ctx context.Context, name string) (*created, error)
+
+	// rootFind lists the credentials whose name begins with prefix.
+	rootFind(ctx context.Context, prefix string) ([]found, error)
+
+	// rootIdentify finds the provider's id of a credential. Target says that none fits, or
+	// several do: it is then not known which to end.
+	rootIdentify(ctx context.Context, key secret.String) (reference, error)
+
+	// rootRevoke ends a credential for good. One that is gone already is done.
+	rootRevoke(ctx context.Context, r reference) error
 }
 
 // abilities of a provider.

@@ -35,7 +35,7 @@ type providerKind struct {
 }
 
 // kinds are the types of connection.
-var kinds = []providerKind{openAIKind, anthropicKind}
+var kinds = []providerKind{openAIKind, anthropicKind, stripeKind}
 
 // NewConnectionKinds returns the types of connection whose roles are of type api-key.
 func NewConnectionKinds() []*ConnectionKind {

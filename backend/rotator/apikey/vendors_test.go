@@ -1,0 +1,64 @@
+package apikey
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
+)
+
+// The kinds are registered, with options that say what they are for.
+func TestVendorKinds(t *testing.T) {
+	t.Parallel()
+	types := map[string]bool{}
+	for _, k := range NewConnectionKinds() {
+		types[k.Type()] = true
+		for _, o := range k.Options() {
+			require.True(t, strings.HasSuffix(o.Help, "."), "%s: %s", o.Name, o.Help)
+		}
+	}
+	for _, typ := range []string{"openai", "anthropic", "stripe"} {
+		require.True(t, types[typ], typ)
+	}
+}
+
+// Nobody who answers says nothing of a key.
+func TestVendorsUnreachable(t *testing.T) {
+	t.Parallel()
+	s := answering(t, saying(200, ""))
+	s.Close()
+	ctx, key, r := context.Background(), secret.New("sk_test_CANARY"), reference{ID: "key_1", Owner: "svc_1"}
+	for name, c := range map[string]struct {
+		kind   providerKind
+		admin  string
+		values option.Values
+	}{
+		"openai":    {openAIKind, testAdminKey, option.Values{"project": "proj_abc"}},
+		"anthropic": {anthropicKind, testAnthropicAdmin, nil},
+		"stripe":    {stripeKind, "", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := openProvider(t, c.kind, s.URL, c.admin, c.values)
+			_, err := p.verify(ctx, key)
+			requireFault(t, err, fault.Unreachable, "verify a key at "+p.title(), "CANARY")
+			requireFault(t, p.ping(ctx), fault.Unreachable, p.title(), "CANARY")
+			if p.abilities().Identify {
+				_, err = p.identify(ctx, key, "key_1")
+				requireFault(t, err, fault.Unreachable, p.title(), "CANARY")
+				requireFault(t, p.revoke(ctx, r), fault.Unreachable, p.title(), "CANARY")
+			}
+			if p.abilities().Create {
+				_, err = p.create(ctx, "n")
+				requireFault(t, err, fault.Unreachable, p.title(), "CANARY")
+				_, err = p.find(ctx, "n")
+				requireFault(t, err, fault.Unreachable, p.title(), "CANARY")
+			}
+		})
+	}
+}

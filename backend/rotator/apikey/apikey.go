@@ -92,14 +92,14 @@ func candidate(key secret.String, o object, can abilities) (*rotator.Candidate, 
 		identifier = o.Reference.Owner
 	}
 	if identifier == "" {
-		identifier = hint(key)
+		identifier = masked(key)
 	}
 	return &rotator.Candidate{Identifier: identifier, Object: raw, Material: secret.Map{keyName: key}}, nil
 }
 
-// hint names a key that has no id as its provider's own pages do: by how it begins and
+// masked names a key that has no id as its provider's own pages do: by how it begins and
 // ends. What is between stays secret.
-func hint(key secret.String) string {
+func masked(key secret.String) string {
 	const begin, end = 8, 4
 	plain := key.Reveal()
 	if len(plain) < 4*(begin+end) { // too short to give so much away

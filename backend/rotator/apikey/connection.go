@@ -29,9 +29,7 @@ type providerKind struct {
 	// check completes the settings, and refuses what can be seen to be wrong without the
 	// network.
 	check func(s *settings) (warnings []string, err error)
-	// can tells the abilities of a connection by its public values.
-	can  func(values option.Values) (abilities, error)
-	open func(s *settings, client *egress.Client) (provider, error)
+	open  func(s *settings, client *egress.Client) (provider, error)
 }
 
 // kinds are the types of connection.
@@ -81,18 +79,39 @@ type settings struct {
 // maxPerSecond bounds requests_per_second.
 const maxPerSecond = 1000
 
-// settings decodes and checks a connection.
-func (k *ConnectionKind) settings(c *rotator.ConnectionConfig) (s *settings, warnings []string, err error) {
-	own := option.Values{}
-	for name, value := range c.Values {
-		if o := k.Options().Named(name); o != nil && !o.Secret {
+// decode reads stored values, in which the options common to all connections may stand too.
+func (k providerKind) decode(values option.Values) (*settings, error) {
+	set, own := k.optionSet(), option.Values{}
+	for name, value := range values {
+		if o := set.Named(name); o != nil && !o.Secret {
 			own[name] = value
 		}
 	}
-	s = &settings{Name: c.Name, AdminKey: c.Secrets["admin_key"], AdminSecret: c.Secrets["admin_secret"]}
-	if err := k.Options().Decode(own, s); err != nil {
+	s := &settings{}
+	return s, set.Decode(own, s)
+}
+
+// abilities are those of a connection with these values: they do not depend on its secrets.
+func (k providerKind) abilities(values option.Values) (abilities, error) {
+	s, err := k.decode(values)
+	if err != nil {
+		return abilities{}, err
+	}
+	p, err := k.open(s, nil)
+	if err != nil {
+		return abilities{}, err
+	}
+	return p.abilities(), nil
+}
+
+func (k providerKind) optionSet() option.Set { return slices.Concat(sharedOptionSet, k.options) }
+
+// settings decodes and checks a connection.
+func (k *ConnectionKind) settings(c *rotator.ConnectionConfig) (s *settings, warnings []string, err error) {
+	if s, err = k.kind.decode(c.Values); err != nil {
 		return nil, nil, err
 	}
+	s.Name, s.AdminKey, s.AdminSecret = c.Name, c.Secrets["admin_key"], c.Secrets["admin_secret"]
 	if s.PerSecond < 0 || s.PerSecond > maxPerSecond {
 		return nil, nil, fault.Field("requests_per_second", "must be from 0 to %d", maxPerSecond)
 	}
@@ -140,7 +159,7 @@ func (s *settings) checkBase() error {
 func (k *ConnectionKind) Type() string { return k.kind.typ }
 
 // Options implements rotator.ConnectionKind.
-func (k *ConnectionKind) Options() option.Set { return slices.Concat(sharedOptionSet, k.kind.options) }
+func (k *ConnectionKind) Options() option.Set { return k.kind.optionSet() }
 
 // CheckConnection implements rotator.ConnectionKind.
 func (k *ConnectionKind) CheckConnection(c *rotator.ConnectionConfig) ([]string, error) {

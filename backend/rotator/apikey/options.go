@@ -163,7 +163,7 @@ func (*Rotator) Stages(r *rotator.Role) string {
 func abilitiesOf(r *rotator.Role) (abilities, error) {
 	for _, k := range kinds {
 		if k.typ == r.ConnectionType {
-			return k.can(r.ConnectionValues)
+			return k.abilities(r.ConnectionValues)
 		}
 	}
 	return abilities{}, fault.New(fault.Internal, "role %s has a connection of type %q, which is none of API keys", r.Name, r.ConnectionType)

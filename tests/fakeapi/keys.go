@@ -171,6 +171,14 @@ func (s *Server) remove(r *record) {
 	r.gone = true
 }
 
+// replace gives a key another value. The earlier one is as that of a key that was removed.
+func (s *Server) replace(r *record, value string) {
+	earlier := *r
+	r.value, r.acceptedFrom = value, s.in(s.lateness.propagate)
+	s.records = append(s.records, &earlier)
+	s.remove(&earlier)
+}
+
 // status counts in that a key may have ended by itself.
 func (s *Server) status(r *record) string {
 	if r.Status == active && !r.expires.IsZero() && !s.now().Before(r.expires) {
@@ -227,16 +235,20 @@ func (s *Server) listed(want func(*record) bool) []*record {
 
 const alphanumeric = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
-func random(prefix string, n int) string {
+func random(prefix string, n int) string { return prefix + randomOf(alphanumeric, n) }
+
+func randomHex(n int) string { return randomOf("0123456789abcdef", n) }
+
+func randomOf(alphabet string, n int) string {
 	out := make([]byte, n)
 	for i := range out {
-		at, err := rand.Int(rand.Reader, big.NewInt(int64(len(alphanumeric))))
+		at, err := rand.Int(rand.Reader, big.NewInt(int64(len(alphabet))))
 		if err != nil {
 			panic(err) // crypto/rand does not fail
 		}
-		out[i] = alphanumeric[at.Int64()]
+		out[i] = alphabet[at.Int64()]
 	}
-	return prefix + string(out)
+	return string(out)
 }
 
 // masked is a key as a careful provider quotes it.

@@ -57,6 +57,7 @@ func (api *OpenAI) MakeAccountByHand(name string) (key, id string) {
 // Accounts are the service accounts that exist.
 func (api *OpenAI) Accounts() []Key { return api.existing(account) }
 
+// addAccount names the key, for Keys, as its account; on the wire it is called "Secret Key".
 func (api *OpenAI) addAccount(name string) (owner, key *record) {
 	owner = api.add(record{kind: account, Key: Key{ID: random("svc_acct_", 16), Name: name}})
 	key = api.add(record{Key: Key{ID: random("key_", 16), Name: name, Owner: owner.ID}, value: random("sk-svcacct-", 64)})
@@ -73,13 +74,6 @@ func openAIFailure(status int, message, code string) any {
 		kind = "server_error"
 	}
 	return object{"error": object{"message": message, "type": kind, "param": nil, "code": orNull(code)}}
-}
-
-func orNull(text string) any {
-	if text == "" {
-		return nil
-	}
-	return text
 }
 
 // admit refuses with 401 throughout: a key that is not accepted has the code invalid_api_key, one

@@ -2,6 +2,8 @@ package fakeapi_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"net/http"
 	"strings"
 	"sync"
@@ -158,4 +160,16 @@ func TestManyAtOnce(t *testing.T) {
 	}
 	wait.Wait()
 	require.Len(t, api.AdminKeys(), 41)
+}
+
+func TestTLS(t *testing.T) {
+	api := newOpenAI(t, fakeapi.TLS())
+	roots := x509.NewCertPool()
+	require.True(t, roots.AppendCertsFromPEM(api.CA()))
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	defer client.CloseIdleConnections()
+	resp, err := client.Get(api.BaseURL() + "/models")
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, http.StatusUnauthorized, resp.StatusCode)
 }

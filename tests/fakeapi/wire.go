@@ -99,12 +99,26 @@ func (s *Server) after(list []*record, cursor string, limit int) (page []*record
 	return page, false, true
 }
 
+// window cuts a listing by position.
+func window(list []*record, offset, limit int) []*record {
+	offset = min(offset, len(list))
+	return list[offset:min(offset+limit, len(list))]
+}
+
 // ends are the first and the last id of a page, null for an empty one.
 func ends(page []*record) (first, last any) {
 	if len(page) == 0 {
 		return nil, nil
 	}
 	return page[0].ID, page[len(page)-1].ID
+}
+
+// orNull is null for an empty text.
+func orNull(text string) any {
+	if text == "" {
+		return nil
+	}
+	return text
 }
 
 // each never gives null for an empty list.

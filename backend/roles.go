@@ -302,24 +302,14 @@ func (e *Engine) storeNewRole(ctx context.Context, role *store.Role, intent *rot
 		return err
 	}
 	defer unlock()
-	if s, err := e.load(ctx, role.Name); err == nil {
-		if s.state.Deleted {
-			return fault.New(fault.Conflict, "the last versions of a deleted role %q are still being ended: wait for that, or delete it with force=true", role.Name)
-		}
-		return fault.New(fault.Conflict, "role %q was made by another request meanwhile", role.Name)
-	} else if !fault.Is(err, fault.NotFound) {
-		return err
-	}
-	tombstone, err := e.store.Tombstone(ctx, role.Name)
+	earlier, err := e.earlierRole(ctx, role)
 	if err != nil {
 		return err
 	}
 	state := &rotation.State{
 		Intent: intent, Policy: fingerprint(role.Policy),
 		Announce: rotation.Announce{Ahead: rotation.Duration(announceAhead(e.rotators[role.Type], role))},
-	}
-	if tombstone != nil {
-		state.Highest, state.Base, state.Revision = tombstone.Highest, tombstone.Highest, tombstone.Revision
+		Highest:  earlier.Highest, Base: earlier.Highest, Revision: earlier.Revision, Versions: earlier.Versions,
 	}
 	defer e.cache.drop(role.Name)
 	if err := e.store.PutState(ctx, role.Name, state); err != nil {
@@ -329,7 +319,40 @@ func (e *Engine) storeNewRole(ctx context.Context, role *store.Role, intent *rot
 		return e.unsure(role.Name, errors.Join(err, e.store.DeleteRole(ctx, role.Name)))
 	}
 	e.summaries.set(&subject{name: role.Name, role: role, state: state})
+	if len(earlier.Versions) > 0 { // they are in the new state now, which counts from here on
+		return e.store.PutTombstone(ctx, role.Name, &store.Tombstone{Highest: earlier.Highest, Revision: earlier.Revision})
+	}
 	return nil
+}
+
+// earlierRole is what an earlier role of the same name left: its highest number, and the
+// versions of which nothing is known but that they may have been made. Those do not keep
+// the name: they are looked for under the new role.
+func (e *Engine) earlierRole(ctx context.Context, role *store.Role) (*rotation.State, error) {
+	s, err := e.load(ctx, role.Name)
+	switch {
+	case err == nil && !s.state.Deleted:
+		return nil, fault.New(fault.Conflict, "role %q was made by another request meanwhile", role.Name)
+	case err == nil && !s.onlySearched(role):
+		return nil, fault.New(fault.Conflict, "the last versions of a deleted role %q are still being ended: wait for that, or delete it with force=true", role.Name)
+	case err == nil:
+		left := slices.DeleteFunc(slices.Clone(s.state.Versions), func(v rotation.Version) bool { return v.Settled() })
+		return &rotation.State{Highest: s.state.Highest, Revision: s.state.Revision, Versions: left}, nil
+	case !fault.Is(err, fault.NotFound):
+		return nil, err
+	}
+	tombstone, err := e.store.Tombstone(ctx, role.Name)
+	if err != nil || tombstone == nil {
+		return &rotation.State{}, err
+	}
+	return &rotation.State{Highest: tombstone.Highest, Revision: tombstone.Revision}, nil
+}
+
+// onlySearched tells whether nothing is left of a deleted role but what is looked for, at
+// the target of a role that takes its name.
+func (s *subject) onlySearched(role *store.Role) bool {
+	return role.Type == s.role.Type && role.Connection == s.role.Connection && len(s.state.Incidents) == 0 &&
+		!slices.ContainsFunc(s.state.Versions, func(v rotation.Version) bool { return !v.Settled() && !(v.Lost() && v.Undo) })
 }
 
 // abandon gives up a creation that takes too long.
@@ -362,7 +385,7 @@ func (e *Engine) abandon(ctx context.Context, name, id string) error {
 
 // awaitGone waits a little for what a failed creation left to be cleaned up.
 func (e *Engine) awaitGone(ctx context.Context, name string) {
-	if _, err := e.await(ctx, name, cleanWithin, func(s *subject) bool { return !s.state.Deleted }); err != nil && !fault.Is(err, fault.NotFound) {
+	if _, err := e.await(ctx, name, cleanWithin, func(s *subject) bool { return !s.state.Deleted || s.onlySearched(s.role) }); err != nil && !fault.Is(err, fault.NotFound) {
 		e.logger.Warn("could not see whether a failed role is cleaned up", "role", name, "error", err)
 	}
 }

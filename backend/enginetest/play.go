@@ -41,6 +41,9 @@ type Stage struct {
 	Begin func(*Play)
 	// Step is how far the clock moves at a time.
 	Step time.Duration
+	// Quiet is how long a play waits at its end, 0 for ten minutes: longer than any
+	// back-off that a single fault causes, and than a grace.
+	Quiet time.Duration
 	// Storage wraps a process's storage; nil leaves it. Seeded bugs sit here.
 	Storage func(store.Storage) store.Storage
 	// Steps are the engine's steps after the switch.
@@ -154,7 +157,9 @@ func (p *Play) Close() { p.engine.Close() }
 
 // Step lets the world go on: workers come to rest, promises are looked at, the
 // clock moves, Vault ticks. A process that died is replaced.
-func (p *Play) Step() {
+func (p *Play) Step() { p.step(p.stage.Step) }
+
+func (p *Play) step(by time.Duration) {
 	ctx, done := context.WithTimeout(context.Background(), patience)
 	defer done()
 	if err := p.engine.Quiesce(ctx); err != nil {
@@ -165,7 +170,7 @@ func (p *Play) Step() {
 		p.Restart()
 	}
 	p.observe()
-	p.Clock.Advance(p.stage.Step)
+	p.Clock.Advance(by)
 	_ = p.engine.Tick(ctx)
 	// The index is built in the background; here no time may pass before it is.
 	_, _ = p.engine.Status(ctx, backend.StatusQuery{Limit: 1})
@@ -308,6 +313,15 @@ func (p *Play) Rollback(version int) {
 func (p *Play) AskRollback(version int) {
 	p.until("rollback", func() bool { return p.State().Version(version).Returns || p.Current() == version }, func(ctx context.Context, e *backend.Engine) error {
 		_, err := e.Rollback(ctx, RoleName, backend.RollbackRequest{Version: version})
+		return err
+	})
+}
+
+// Stage hands in a secret that a person made, until it took over.
+func (p *Play) Stage(secrets secret.Map) {
+	before := p.Current()
+	p.until("stage", func() bool { return p.Current() > before && p.State().InFlight == nil }, func(ctx context.Context, e *backend.Engine) error {
+		_, err := e.Stage(ctx, RoleName, backend.StageRequest{Secrets: secrets, Wait: backend.Wait})
 		return err
 	})
 }
@@ -463,7 +477,7 @@ func (p *Play) observe() {
 	}
 	p.Logins++
 	p.Versions[version] = true
-	for _, name := range []string{"password", "private_key", "primary_key"} {
+	for _, name := range []string{"password", "private_key", "primary_key", "secondary_key"} {
 		if v, ok := creds.Data[name].(string); ok {
 			p.seen[v] = true
 		}
@@ -485,14 +499,17 @@ func (p *Play) violate(format string, args ...any) {
 	}
 }
 
-// quiet is how long a play waits at its end: longer than any back-off that a single
-// fault causes, and than a grace.
-const quiet = 10 * time.Minute
+// quiet is how long a play waits at its end, in steps of which as many as these are enough.
+const (
+	quiet      = 10 * time.Minute
+	quietSteps = 200
+)
 
 // End waits until nothing happens any more, then asks for what must be left.
 func (p *Play) End(deleted bool) []string {
-	for end := p.Clock.Now().Add(quiet); p.Clock.Now().Before(end) && !p.settled(deleted); {
-		p.Step()
+	p.waitForRest(quiet, p.stage.Step, deleted)
+	if p.stage.Quiet > quiet {
+		p.waitForRest(p.stage.Quiet, p.stage.Quiet/quietSteps, deleted)
 	}
 	p.checkLeft(deleted)
 	p.checkIncidents()
@@ -500,6 +517,12 @@ func (p *Play) End(deleted bool) []string {
 	p.checkSecrets()
 	p.engine.Close()
 	return p.violations
+}
+
+func (p *Play) waitForRest(most, step time.Duration, deleted bool) {
+	for end := p.Clock.Now().Add(most); p.Clock.Now().Before(end) && !p.settled(deleted); {
+		p.step(step)
+	}
 }
 
 func (p *Play) settled(deleted bool) bool {

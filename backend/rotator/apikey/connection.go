@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/egress"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
@@ -19,6 +20,8 @@ type ConnectionKind struct {
 	kind providerKind
 	// Transport wraps the network in tests; nil leaves it.
 	Transport func(http.RoundTripper) http.RoundTripper
+	// RetryWait is the first wait before a request is repeated; 0 for the usual one.
+	RetryWait time.Duration
 }
 
 // providerKind is what differs between the types.
@@ -183,7 +186,7 @@ func (k *ConnectionKind) Open(c *rotator.ConnectionConfig) (rotator.Connection, 
 		return nil, err
 	}
 	client := egress.New(egress.Options{
-		AllowInsecureHTTP: s.Insecure, AllowedHosts: s.AllowedHosts, RequestsPerSecond: float64(s.PerSecond), Transport: k.Transport,
+		AllowInsecureHTTP: s.Insecure, AllowedHosts: s.AllowedHosts, RequestsPerSecond: float64(s.PerSecond), Transport: k.Transport, RetryWait: k.RetryWait,
 	})
 	p, err := k.kind.open(s, client)
 	if err != nil {

@@ -89,7 +89,7 @@ func (*Rotator) Survey(ctx context.Context, t *rotator.Target) (seen []rotator.S
 			}
 		}
 	}
-	if t.Current != nil && !marked(t) {
+	if t.Current != nil && !shows(t) {
 		v := t.Current.Version
 		seen = append(seen, rotator.Sighting{
 			Mark:       mark.Mark{Instance: t.Mark.Instance, Role: t.Role.Name, Version: v.Number, RotationID: v.RotationID},
@@ -99,10 +99,11 @@ func (*Rotator) Survey(ctx context.Context, t *rotator.Target) (seen []rotator.S
 	return seen, nil
 }
 
-// marked tells whether the current key bears our mark.
-func marked(t *rotator.Target) bool {
+// shows tells whether the current key has to be in the list under our mark: one that was
+// just made may appear late.
+func shows(t *rotator.Target) bool {
 	o, err := objectOf(&t.Current.Version)
-	return err == nil && !o.Handed && optionsOf(t.Role).Strategy == strategyCreate
+	return err == nil && !o.Handed && optionsOf(t.Role).Strategy == strategyCreate && t.Now.Sub(t.Current.Version.MintBegun) >= searchFor
 }
 
 func sighting(t *rotator.Target, name string) (rotator.Sighting, bool) {

@@ -1,0 +1,120 @@
+package backend_test
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/enginetest"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/apikey"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/fakeapi"
+)
+
+// faultyTransport makes every request a point of a run: one that fails was not sent, one
+// whose answer is lost was served.
+type faultyTransport struct {
+	inner  http.RoundTripper
+	faults *enginetest.Faults
+}
+
+func (f faultyTransport) RoundTrip(r *http.Request) (resp *http.Response, err error) {
+	err = f.faults.Around(r.Method+" request", func() (err error) {
+		resp, err = f.inner.RoundTrip(r)
+		return err
+	})
+	switch {
+	case !errors.Is(err, enginetest.ErrInjected):
+		return resp, err
+	case resp == nil:
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: err}
+	}
+	_ = resp.Body.Close()
+	return nil, io.ErrUnexpectedEOF
+}
+
+// providerStage is a stage for a fake of a provider.
+func providerStage(t *testing.T, typ string, api *fakeapi.Server, address option.Values, secrets map[string]string) *enginetest.Stage {
+	t.Helper()
+	t.Cleanup(api.Close)
+	address["allow_insecure_http"] = true
+	return &enginetest.Stage{
+		Begin:   func(p *enginetest.Play) { api.SetNow(p.Clock.Now) },
+		Rotator: func(*enginetest.Faults) rotator.Rotator { return apikey.New() },
+		Connection: func(f *enginetest.Faults) rotator.ConnectionKind {
+			kind := connectionKind(t, typ)
+			kind.RetryWait = time.Millisecond
+			kind.Transport = func(inner http.RoundTripper) http.RoundTripper { return faultyTransport{inner, f} }
+			return kind
+		},
+		Address: address, Secrets: secret.NewMap(secrets),
+		Role: option.Values{"rotation_period": int64(40 * 24 * 3600)},
+		Login: func(rendered map[string]any) error {
+			for _, name := range []string{"primary_key", "secondary_key"} {
+				if key, given := rendered[name].(string); given && !api.Works(key) {
+					return fault.New(fault.AuthFailed, "the %s is refused", name)
+				}
+			}
+			return nil
+		},
+		Objects: func() (ids []string, err error) {
+			for _, key := range api.Keys() {
+				ids = append(ids, key.ID)
+			}
+			return ids, nil
+		},
+		Step: 4 * time.Second, Quiet: 26 * time.Hour, // a lost key is looked for during a day
+	}
+}
+
+func connectionKind(t *testing.T, typ string) *apikey.ConnectionKind {
+	t.Helper()
+	for _, kind := range apikey.NewConnectionKinds() {
+		if kind.Type() == typ {
+			return kind
+		}
+	}
+	t.Fatalf("no type %q", typ)
+	return nil
+}
+
+// openAIStage is a fresh project in which a key appears in the list only after a while.
+func openAIStage(t *testing.T) *enginetest.Stage {
+	t.Helper()
+	api := fakeapi.NewOpenAI()
+	api.AppearLate(time.Minute)
+	return providerStage(t, "openai", api.Server,
+		option.Values{"base_url": api.BaseURL(), "project": api.Project()}, map[string]string{"admin_key": api.AdminKey()})
+}
+
+var openAIScenarios = []enginetest.Scenario{
+	{Name: "rotate", AtLeast: 25, Run: func(p *enginetest.Play) { p.Create(nil); p.Rotate(); p.Wait(2 * time.Minute) }},
+	{Name: "rollback", AtLeast: 30, Run: func(p *enginetest.Play) {
+		p.Create(nil)
+		first := p.Current()
+		p.Rotate()
+		p.Rollback(first)
+		p.Wait(2 * time.Minute)
+	}},
+	{Name: "emergency", AtLeast: 30, Run: func(p *enginetest.Play) { p.Create(nil); p.Rotate(); p.Emergency(false); p.Wait(time.Minute) }},
+	{Name: "emergency, kill first", AtLeast: 30, Run: func(p *enginetest.Play) { p.Create(nil); p.Emergency(true); p.Wait(time.Minute) }},
+	{Name: "delete", AtLeast: 20, Deleted: true, Run: func(p *enginetest.Play) { p.Create(nil); p.Rotate(); p.Delete(); p.Wait(2 * time.Minute) }},
+}
+
+// TestCrashAnywhereOpenAI is the signature test over HTTP: each request and each storage
+// write fails, loses its answer, and is the last act of the process.
+func TestCrashAnywhereOpenAI(t *testing.T) {
+	t.Parallel()
+	for _, s := range openAIScenarios {
+		t.Run(s.Name, func(t *testing.T) {
+			t.Parallel()
+			enginetest.Enumerate(t, openAIStage, s)
+		})
+	}
+}

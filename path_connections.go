@@ -218,8 +218,9 @@ func (b *Backend) checkConnection(ctx context.Context, _ *logical.Request, data 
 }
 
 func (b *Backend) rotateRoot(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	if err := b.engine.RotateRoot(ctx, named(data)); err != nil {
+	warnings, err := b.engine.RotateRoot(ctx, named(data))
+	if err != nil {
 		return nil, err
 	}
-	return &logical.Response{}, nil
+	return &logical.Response{Warnings: warnings}, nil
 }

@@ -8,12 +8,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/enginetest"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/apikey"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/fakeapi"
 )
 
@@ -96,7 +99,7 @@ func openAIStage(t *testing.T) *enginetest.Stage {
 var openAIScenarios = []enginetest.Scenario{
 	{Name: "rotate", AtLeast: 25, Run: func(p *enginetest.Play) { p.Create(nil); p.Rotate(); p.Wait(2 * time.Minute) }},
 	{Name: "rollback", AtLeast: 30, Run: func(p *enginetest.Play) {
-		p.Create(nil)
+		p.Create(option.Values{"grace_period": int64(600)}) // an operator who tries again has the time
 		first := p.Current()
 		p.Rotate()
 		p.Rollback(first)
@@ -115,6 +118,82 @@ func TestCrashAnywhereOpenAI(t *testing.T) {
 		t.Run(s.Name, func(t *testing.T) {
 			t.Parallel()
 			enginetest.Enumerate(t, openAIStage, s)
+		})
+	}
+}
+
+// TestEnumerationFindsUnrecordedMint: the target is asked for a secret without a word in
+// the journal, so that nobody looks for what it made.
+func TestEnumerationFindsUnrecordedMint(t *testing.T) {
+	t.Parallel()
+	found := enginetest.FindsBug(t, func(t *testing.T) *enginetest.Stage {
+		s := openAIStage(t)
+		s.Storage = func(inner store.Storage) store.Storage { return mintUnrecorded{inner} }
+		return s
+	}, openAIScenarios[0], enginetest.Crash)
+	require.Contains(t, found, "promise 4")
+	t.Log(found)
+}
+
+// anthropicStage is an organization in which a person makes the keys. The first of them
+// becomes version 1.
+func anthropicStage(t *testing.T) *enginetest.Stage {
+	t.Helper()
+	api := fakeapi.NewAnthropic()
+	s := providerStage(t, "anthropic", api.Server, option.Values{"base_url": api.URL()}, map[string]string{"admin_key": api.AdminKey()})
+	made := map[string]secret.Map{}
+	s.ByHand = func(name string) secret.Map {
+		if made[name] == nil {
+			key, _ := api.MakeByHand(name)
+			made[name] = secret.NewMap(map[string]string{"key": key})
+		}
+		return made[name]
+	}
+	s.RoleSecrets = s.ByHand("first")
+	s.Objects = func() (ids []string, err error) {
+		for _, key := range api.Keys() {
+			if key.Status == "active" { // an archived one stays in the list
+				ids = append(ids, key.ID)
+			}
+		}
+		return ids, nil
+	}
+	return s
+}
+
+var anthropicScenarios = []enginetest.Scenario{
+	{Name: "staged by hand", AtLeast: 25, Run: func(p *enginetest.Play) { p.Create(nil); p.Stage("second"); p.Wait(2 * time.Minute) }},
+	{Name: "rollback to a disabled key", AtLeast: 35, Run: func(p *enginetest.Play) {
+		p.Create(nil)
+		first := p.Current()
+		p.Stage("second")
+		p.Wait(3 * time.Minute)
+		p.Rollback(first)
+		p.Wait(2 * time.Minute)
+	}},
+	{Name: "staged by hand, soaking", AtLeast: 25, Run: func(p *enginetest.Play) {
+		p.Create(option.Values{"soak_period": int64(30)})
+		p.Stage("second")
+		p.Wait(2 * time.Minute)
+	}},
+	{Name: "emergency", AtLeast: 35, Run: func(p *enginetest.Play) {
+		p.Create(nil)
+		p.Leak(true)
+		p.DeclareEmergency()
+		p.Stage("second")
+		p.Leak(false)
+		p.Wait(time.Minute)
+	}},
+	{Name: "delete", AtLeast: 20, Deleted: true, Run: func(p *enginetest.Play) { p.Create(nil); p.Stage("second"); p.Delete(); p.Wait(2 * time.Minute) }},
+}
+
+// TestCrashAnywhereByHand is the same where a person makes the keys.
+func TestCrashAnywhereByHand(t *testing.T) {
+	t.Parallel()
+	for _, s := range anthropicScenarios {
+		t.Run(s.Name, func(t *testing.T) {
+			t.Parallel()
+			enginetest.Enumerate(t, anthropicStage, s)
 		})
 	}
 }

@@ -29,9 +29,9 @@ type snapshot struct {
 	versions map[int]*rendered // current and retiring
 	// second is what readers of the current version are given of the other one of a pair;
 	// nil where there is none.
-	second *rendered
-	next     time.Time
-	inPlace  bool
+	second  *rendered
+	next    time.Time
+	inPlace bool
 	// live is for kinds that put versions to use, nil for others.
 	live     *rotator.LiveVersions
 	warnings []string

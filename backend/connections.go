@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/ryanuber/go-glob"
 
@@ -37,6 +38,7 @@ type connections struct {
 	engine *Engine
 	mu     sync.Mutex
 	opened map[string]openConnection
+	roots  map[string]time.Time // when to look next for credentials that are to be ended
 	closed bool
 	ending sync.WaitGroup
 }
@@ -47,13 +49,13 @@ type openConnection struct {
 }
 
 func newConnections(e *Engine) *connections {
-	return &connections{engine: e, opened: map[string]openConnection{}}
+	return &connections{engine: e, opened: map[string]openConnection{}, roots: map[string]time.Time{}}
 }
 
 // open returns the open connection for a stored one. One whose own credential was
 // being rotated when a process ended is settled first.
 func (c *connections) open(ctx context.Context, doc *store.Connection) (rotator.Connection, error) {
-	if doc.NextSecrets != nil {
+	if doc.NextSecrets != nil || c.looksForRoots(doc) {
 		settled, err := c.engine.settleRoot(ctx, doc.Name)
 		if err != nil {
 			return nil, err
@@ -61,6 +63,22 @@ func (c *connections) open(ctx context.Context, doc *store.Connection) (rotator.
 		doc = settled
 	}
 	return c.get(doc)
+}
+
+// looksForRoots tells whether it is time to end what an earlier rotation of the
+// connection's own credential left.
+func (c *connections) looksForRoots(doc *store.Connection) bool {
+	if len(doc.Roots) == 0 {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.engine.clock.Now()
+	if now.Before(c.roots[doc.Name]) {
+		return false
+	}
+	c.roots[doc.Name] = now.Add(lookForRoots)
+	return true
 }
 
 func (c *connections) get(doc *store.Connection) (rotator.Connection, error) {

@@ -12,13 +12,13 @@ import (
 // RotateRoot gives a connection a new credential of its own. The new secret is
 // stored before it is set; whoever finds both afterwards asks the target which one
 // works.
-func (e *Engine) RotateRoot(ctx context.Context, name string) error {
+func (e *Engine) RotateRoot(ctx context.Context, name string) (warnings []string, err error) {
 	if err := e.allowed(); err != nil {
-		return err
+		return nil, err
 	}
 	unlock, err := e.locks.lock(ctx, connectionLock(name))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer unlock()
 	// From here on a client that hangs up cancels nothing.
@@ -26,25 +26,28 @@ func (e *Engine) RotateRoot(ctx context.Context, name string) error {
 	defer done()
 	doc, err := e.connection(ctx, name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if doc.NextSecrets != nil {
 		if doc, err = e.settleRootLocked(ctx, doc); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return e.rotateRoot(ctx, doc)
-}
-
-func (e *Engine) rotateRoot(ctx context.Context, doc *store.Connection) error {
 	kind, err := e.connectionKind(doc.Type)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	rooter, ok := kind.(rotator.RootRotator)
-	if !ok {
-		return fault.New(fault.Invalid, "connections of type %s have no credential that can be rotated here", doc.Type)
+	switch kind := kind.(type) {
+	case rotator.RootRotator:
+		return nil, e.rotateRoot(ctx, kind, doc)
+	case rotator.RootMinter:
+		return e.mintRoot(ctx, kind, doc)
+	default:
+		return nil, fault.New(fault.Invalid, "connections of type %s have no credential that can be rotated here", doc.Type)
 	}
+}
+
+func (e *Engine) rotateRoot(ctx context.Context, rooter rotator.RootRotator, doc *store.Connection) error {
 	conn, err := e.connections.get(doc)
 	if err != nil {
 		return err
@@ -76,10 +79,13 @@ func (e *Engine) settleRoot(ctx context.Context, name string) (*store.Connection
 	}
 	defer unlock()
 	doc, err := e.connection(ctx, name)
-	if err != nil || doc.NextSecrets == nil {
-		return doc, err
+	if err == nil && doc.NextSecrets != nil {
+		doc, err = e.settleRootLocked(ctx, doc)
 	}
-	return e.settleRootLocked(ctx, doc)
+	if err == nil && len(doc.Roots) > 0 {
+		doc, err = e.endRoots(ctx, doc)
+	}
+	return doc, err
 }
 
 // settleRootLocked asks the target, the new credential first: it was set if it
@@ -92,11 +98,12 @@ func (e *Engine) settleRootLocked(ctx context.Context, doc *store.Connection) (*
 	next := maps.Clone(doc.Secrets)
 	maps.Copy(next, doc.NextSecrets)
 	settled := *doc
-	settled.NextSecrets = nil
+	settled.NextSecrets, settled.NextRoot = nil, nil
 	err = e.ping(ctx, kind, configOf(doc, next))
 	switch {
 	case err == nil:
 		settled.Secrets, settled.RotatedTime = next, e.clock.Now()
+		settled.Roots = replaced(doc, e.clock.Now())
 	case !fault.Is(err, fault.AuthFailed):
 		return nil, err
 	default:
@@ -119,7 +126,7 @@ func (e *Engine) resumeRoots(ctx context.Context) {
 	}
 	for _, name := range names {
 		doc, err := e.store.Connection(ctx, name)
-		if err != nil || doc == nil || doc.NextSecrets == nil {
+		if err != nil || doc == nil || doc.NextSecrets == nil && len(doc.Roots) == 0 {
 			continue
 		}
 		if _, err := e.settleRoot(ctx, name); err != nil {

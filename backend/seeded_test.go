@@ -74,7 +74,11 @@ func putChanged(ctx context.Context, storage store.Storage, key string, value []
 type mintUnrecorded struct{ store.Storage }
 
 func (m mintUnrecorded) Put(ctx context.Context, key string, value []byte) error {
-	return putChanged(ctx, m.Storage, key, value, func(v *rotation.Version) { v.MintBegun = time.Time{} })
+	return putChanged(ctx, m.Storage, key, value, func(v *rotation.Version) {
+		if !v.HasMaterial {
+			v.MintBegun = time.Time{}
+		}
+	})
 }
 
 // TestEnumerationFindsLatePointer: the old version is ended before the Put that

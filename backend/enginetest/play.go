@@ -33,6 +33,8 @@ type Stage struct {
 	Secrets     secret.Map
 	Role        option.Values
 	RoleSecrets secret.Map
+	// ByHand is a person who makes a secret at the target, once for each name.
+	ByHand func(name string) secret.Map
 	// Login tells, without the engine, whether the target accepts what a reader got.
 	Login func(rendered map[string]any) error
 	// Objects lists what is at the target and bears a mark.
@@ -318,8 +320,8 @@ func (p *Play) AskRollback(version int) {
 }
 
 // Stage hands in a secret that a person made, until it took over.
-func (p *Play) Stage(secrets secret.Map) {
-	before := p.Current()
+func (p *Play) Stage(name string) {
+	before, secrets := p.Current(), p.stage.ByHand(name)
 	p.until("stage", func() bool { return p.Current() > before && p.State().InFlight == nil }, func(ctx context.Context, e *backend.Engine) error {
 		_, err := e.Stage(ctx, RoleName, backend.StageRequest{Secrets: secrets, Wait: backend.Wait})
 		return err
@@ -338,6 +340,16 @@ func (p *Play) Emergency(killFirst bool) {
 		return err
 	})
 	p.Leak(false)
+}
+
+// DeclareEmergency declares one over a role whose next secret a person makes: no more than
+// that is on record then.
+func (p *Play) DeclareEmergency() {
+	leaked := func() bool { cur := p.State().CurrentVersion(); return cur == nil || cur.Compromised }
+	p.until("emergency", leaked, func(ctx context.Context, e *backend.Engine) error {
+		_, err := e.Emergency(ctx, RoleName, backend.EmergencyRequest{Reason: "a test leak", Wait: backend.Wait})
+		return err
+	})
 }
 
 // BulkEmergency declares one over all roles of the connection, until each was replaced.
@@ -431,7 +443,10 @@ func (p *Play) RotateRoot() {
 	p.until("rotate-root", func() bool {
 		c, err := p.engine.Connection(context.Background(), ConnectionName)
 		return err == nil && !c.RotatedTime.IsZero()
-	}, func(ctx context.Context, e *backend.Engine) error { return e.RotateRoot(ctx, ConnectionName) })
+	}, func(ctx context.Context, e *backend.Engine) error {
+		_, err := e.RotateRoot(ctx, ConnectionName)
+		return err
+	})
 }
 
 // observe is the reader: what it holds must work until its ttl has run out, and

@@ -406,6 +406,18 @@ type RootRotator interface {
 	SetRoot(ctx context.Context, conn Connection, next secret.Map) error
 }
 
+// RootMinter is a connection type whose target mints the connection's own credential.
+type RootMinter interface {
+	// RootID is the target's id of the credential in use, by which it is ended later.
+	RootID(ctx context.Context, conn Connection) (string, error)
+	// MintRoot makes another one of the same power, that bears the name, by one call that
+	// nobody repeats, and waits until the target knows it. Unconfirmed: there may be one.
+	MintRoot(ctx context.Context, conn Connection, name string) (secret.Map, error)
+	// EndRoot ends a credential that is not in use any more: the one of this id, or, where
+	// id is empty, those that bear the name. One that is gone is done.
+	EndRoot(ctx context.Context, conn Connection, id, name string) error
+}
+
 // ConnectionConfig is a stored connection as its kind sees it.
 type ConnectionConfig struct {
 	Name    string

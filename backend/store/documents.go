@@ -59,7 +59,26 @@ type Connection struct {
 	// NextSecrets were minted by rotate-root and may or may not be in force: they
 	// are stored before they are set.
 	NextSecrets map[string]string `json:"next_secrets,omitempty"`
-	RotatedTime time.Time         `json:"rotated_time,omitzero"`
+	// NextRoot is set beside NextSecrets that the target minted itself.
+	NextRoot *NextRoot `json:"next_root,omitempty"`
+	// Roots are credentials of the connection's own that are to be ended at the target:
+	// replaced ones, and any that an unconfirmed call may have made.
+	Roots       []Root    `json:"roots,omitempty"`
+	RotatedTime time.Time `json:"rotated_time,omitzero"`
+}
+
+// NextRoot is how the target calls the next credential, and the one that it replaces.
+type NextRoot struct {
+	Name     string `json:"name"`
+	Replaces string `json:"replaces"`
+}
+
+// Root is a credential that is to be ended: by the target's id of it, or by the mark that
+// it bears for its name, should it exist.
+type Root struct {
+	ID    string    `json:"id,omitempty"`
+	Name  string    `json:"name,omitempty"`
+	Since time.Time `json:"since"`
 }
 
 // Role is the operator's intent.

@@ -173,7 +173,10 @@ func (k *ConnectionKind) CheckConnection(c *rotator.ConnectionConfig) ([]string,
 // Connection is an open connection to a provider.
 type Connection struct {
 	provider
-	client *egress.Client
+	client   *egress.Client
+	adminKey secret.String
+	// withAdminKey is the same provider as one with another admin key reaches it.
+	withAdminKey func(secret.String) (provider, error)
 }
 
 // Close implements rotator.Connection.
@@ -193,7 +196,12 @@ func (k *ConnectionKind) Open(c *rotator.ConnectionConfig) (rotator.Connection, 
 		client.Close()
 		return nil, err
 	}
-	return &Connection{provider: p, client: client}, nil
+	other := func(key secret.String) (provider, error) {
+		with := *s
+		with.AdminKey = key
+		return k.kind.open(&with, client)
+	}
+	return &Connection{provider: p, client: client, adminKey: s.AdminKey, withAdminKey: other}, nil
 }
 
 // Ping implements rotator.ConnectionKind.

@@ -1,0 +1,94 @@
+package apikey
+
+import (
+	"context"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
+)
+
+// rootPropagation is how long a new admin key may be refused at first.
+const rootPropagation = 15 * time.Second
+
+var _ rotator.RootMinter = (*ConnectionKind)(nil)
+
+// roots returns the provider's way to rotate the admin key, if it has one.
+func (k *ConnectionKind) roots(conn rotator.Connection) (rootKeys, *Connection, error) {
+	c, err := own(conn)
+	if err != nil {
+		return nil, nil, err
+	}
+	roots, ok := c.provider.(rootKeys)
+	if !ok {
+		return nil, nil, fault.New(fault.Invalid, "connections of type %s have no credential that can be rotated here: %s has no call for that", k.Type(), c.title())
+	}
+	return roots, c, nil
+}
+
+// RootID implements rotator.RootMinter.
+func (k *ConnectionKind) RootID(ctx context.Context, conn rotator.Connection) (string, error) {
+	roots, c, err := k.roots(conn)
+	if err != nil {
+		return "", err
+	}
+	r, err := roots.rootIdentify(ctx, c.adminKey)
+	return r.ID, in("find the admin key in use", err)
+}
+
+// MintRoot implements rotator.RootMinter.
+func (k *ConnectionKind) MintRoot(ctx context.Context, conn rotator.Connection, name string) (secret.Map, error) {
+	roots, c, err := k.roots(conn)
+	if err != nil {
+		return nil, err
+	}
+	made, err := roots.rootCreate(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if !made.Reference.Expires.IsZero() {
+		return nil, fault.New(fault.Unconfirmed, "the new admin key ends by itself at %s: it is not taken into use", made.Reference.Expires.Format(time.RFC3339))
+	}
+	// Until its provider knows it, it would be taken for one that was not set. Should it
+	// not be known in time, the engine finds that out once more.
+	next, err := c.withAdminKey(made.Key)
+	if err != nil {
+		return nil, err
+	}
+	once := func() (struct{}, error) {
+		err := next.ping(ctx)
+		if err != nil && !fault.Is(err, fault.AuthFailed) {
+			err = backoff.Permanent(err)
+		}
+		return struct{}{}, err
+	}
+	_, _ = backoff.Retry(ctx, once, backoff.WithBackOff(newInterval()), backoff.WithMaxElapsedTime(rootPropagation))
+	return secret.Map{"admin_key": made.Key}, nil
+}
+
+// EndRoot implements rotator.RootMinter.
+func (k *ConnectionKind) EndRoot(ctx context.Context, conn rotator.Connection, id, name string) error {
+	roots, _, err := k.roots(conn)
+	if err != nil {
+		return err
+	}
+	if id != "" {
+		return in("end an earlier admin key", roots.rootRevoke(ctx, reference{ID: id}))
+	}
+	keys, err := roots.rootFind(ctx, name)
+	if err != nil {
+		return in("look for an admin key whose making was not confirmed", err)
+	}
+	for _, key := range keys {
+		if key.Name != name {
+			continue
+		}
+		if err := roots.rootRevoke(ctx, key.Reference); err != nil {
+			return in("end an admin key whose making was not confirmed", err)
+		}
+	}
+	return nil
+}

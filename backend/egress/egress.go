@@ -2,19 +2,25 @@
 // that leaves Vault is decided here: where it may go (the address that is dialled, after
 // DNS, not the name), how much of an answer is read, how long it may take, what is tried
 // again, and that no secret it carried comes back in an error.
+//
+// Nothing is taken from the environment: a proxy would be dialled in the place of the
+// host, and the policy would judge the wrong address. No redirect is followed: a 3xx is an
+// answer like any other.
 package egress
 
 import (
-	"bytes"
-	"context"
-	"errors"
-	"io"
-	"net"
+	"crypto/x509"
 	"net/http"
 	"time"
 
-	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
+)
+
+// What holds where the options say nothing.
+const (
+	defaultTimeout   = 15 * time.Second
+	defaultMaxBody   = 1 << 20
+	defaultRetryWait = 500 * time.Millisecond
 )
 
 // Options say what a client may do.
@@ -24,16 +30,21 @@ type Options struct {
 	// AllowedHosts are the hosts that requests may name: exact, or *.example.com for
 	// all names below one. A request to any other is refused before it is sent.
 	AllowedHosts []string
+	// RootCAs are who may vouch for a host; nil for those that the system trusts.
+	RootCAs *x509.CertPool
 	// RequestsPerSecond bounds how often a request is sent; 0 for no bound.
 	RequestsPerSecond float64
 	// Timeout bounds one attempt; 0 for 15 seconds.
 	Timeout time.Duration
-	// MaxBody bounds the bytes of an answer that are read; 0 for 1 MiB. A longer answer
-	// is an error.
+	// MaxBody bounds the bytes of an answer that are read, after decompression; 0 for
+	// 1 MiB. A longer answer is an error.
 	MaxBody int64
-	// Transport wraps the network in tests; nil leaves it.
+	// Transport wraps the network in tests; nil leaves it. A *net.OpError of "dial" that
+	// comes out of it says that the request was not sent; after any other error that the
+	// wrapper makes up itself it may have been.
 	Transport func(http.RoundTripper) http.RoundTripper
 	// Now and RetryWait replace the clock and the first wait between attempts in tests.
+	// The clock is what Retry-After is counted by; time-outs and waits are real.
 	Now       func() time.Time
 	RetryWait time.Duration
 }
@@ -59,59 +70,4 @@ type Response struct {
 	Status int
 	Header http.Header
 	Body   []byte
-}
-
-// Do sends a request. Faults: Invalid for one that the options do not admit, Target for an
-// address that the egress policy refuses and for an answer beyond its bounds, Unreachable
-// where no answer came (or the last one asked to wait for longer than the context lasts),
-// and Unconfirmed where a request that is sent once may have been served.
-func (c *Client) Do(ctx context.Context, r Request) (*Response, error) {
-	req, err := http.NewRequestWithContext(ctx, r.Method, r.URL, bytes.NewReader(r.Body))
-	if err != nil {
-		return nil, fault.New(fault.Invalid, "%s: the URL cannot be used", r.Action)
-	}
-	req.Header = r.Header.Clone()
-	resp, err := c.http.Do(req)
-	if err != nil {
-		var dial *net.OpError
-		if r.Once && (!errors.As(err, &dial) || dial.Op != "dial") {
-			return nil, fault.New(fault.Unconfirmed, "%s: the answer was lost", r.Action)
-		}
-		return nil, fault.New(fault.Unreachable, "%s: no answer", r.Action)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil {
-		return nil, fault.New(fault.Unreachable, "%s: no answer", r.Action)
-	}
-	return &Response{Status: resp.StatusCode, Header: resp.Header, Body: body}, nil
-}
-
-// Client sends requests within its options. It is safe for concurrent use.
-type Client struct{ http *http.Client }
-
-// New makes a client. It dials nothing.
-func New(o Options) *Client {
-	var transport http.RoundTripper = &http.Transport{}
-	if o.Transport != nil {
-		transport = o.Transport(transport)
-	}
-	return &Client{http: &http.Client{Transport: transport}}
-}
-
-// Close drops idle connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
-
-// Text gives a piece of an answer for a sentence: bounded, on one line, printable, and
-// without the secrets of the request.
-func (r Request) Text(piece string) string { return piece }
-
-// HostAllowed tells whether a host is named by a list: exactly, or below *.example.com.
-func HostAllowed(allowed []string, host string) bool {
-	for _, pattern := range allowed {
-		if pattern == host {
-			return true
-		}
-	}
-	return false
 }

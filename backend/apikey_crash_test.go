@@ -46,7 +46,7 @@ func (f faultyTransport) RoundTrip(r *http.Request) (resp *http.Response, err er
 func providerStage(t *testing.T, typ string, api *fakeapi.Server, address option.Values, secrets map[string]string) *enginetest.Stage {
 	t.Helper()
 	t.Cleanup(api.Close)
-	address["allow_insecure_http"] = true
+	address["allow_insecure_http"], address["requests_per_second"] = true, int64(0)
 	return &enginetest.Stage{
 		Begin:   func(p *enginetest.Play) { api.SetNow(p.Clock.Now) },
 		Rotator: func(*enginetest.Faults) rotator.Rotator { return apikey.New() },

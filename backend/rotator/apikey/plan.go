@@ -103,7 +103,7 @@ func (*Rotator) Survey(ctx context.Context, t *rotator.Target) (seen []rotator.S
 // just made may appear late.
 func shows(t *rotator.Target) bool {
 	o, err := objectOf(&t.Current.Version)
-	return err == nil && !o.Handed && optionsOf(t.Role).Strategy == strategyCreate && t.Now.Sub(t.Current.Version.MintBegun) >= searchFor
+	return err == nil && !o.Handed && optionsOf(t.Role).Strategy == strategyCreate && t.Now.Sub(t.Current.Version.CreatedTime) >= searchFor
 }
 
 func sighting(t *rotator.Target, name string) (rotator.Sighting, bool) {

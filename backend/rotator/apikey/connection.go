@@ -36,7 +36,7 @@ type providerKind struct {
 }
 
 // kinds are the types of connection.
-var kinds = []providerKind{openAIKind, anthropicKind, stripeKind}
+var kinds = []providerKind{openAIKind, anthropicKind, stripeKind, httpKind}
 
 // NewConnectionKinds returns the types of connection whose roles are of type api-key.
 func NewConnectionKinds() []*ConnectionKind {

@@ -87,12 +87,15 @@ type rootKeys interface {
 type abilities struct {
 	// Create, Replace: keys are made, or changed in place, by a call.
 	Create, Replace bool
-	// Identify: the id of a key can be found, and it can then be ended by its id.
+	// Identify: the id of a key can be found, and it can then be ended, or replaced, by its id.
 	Identify bool
 	// Propagation is how long a new key may be refused at first.
 	Propagation time.Duration
 	// Disable: a key can be refused and brought back. Revoke: it can be ended for good.
 	Disable, Revoke bool
+	// Propagation is how long a key that was just made may be refused at first. Within it
+	// verify says no more of such a key than its success: a refusal is to be asked again.
+	Propagation time.Duration
 }
 
 // byHand are sentences without a full stop, for a person.

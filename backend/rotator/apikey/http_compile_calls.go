@@ -38,12 +38,8 @@ func (c *compiler) verify(s *verifySpec, auth *authSpec) {
 	if len(s.Dead) == 0 {
 		s.Dead = []int{http.StatusUnauthorized}
 	}
-	for at, list := range map[string][]int{"verify.dead": s.Dead, "verify.forbidden": s.Forbidden} {
-		c.statuses(at, list, 400, 499)
-		if slices.Contains(list, http.StatusTooManyRequests) || slices.Contains(list, http.StatusRequestTimeout) {
-			c.fail(at, "must not have 408 nor 429, which say nothing of a key")
-		}
-	}
+	c.verdicts("verify.dead", s.Dead)
+	c.verdicts("verify.forbidden", s.Forbidden)
 	for _, status := range s.Forbidden {
 		if slices.Contains(s.Dead, status) {
 			c.fail("verify.forbidden", "%d is in dead too: a key is either alive or dead", status)
@@ -52,6 +48,14 @@ func (c *compiler) verify(s *verifySpec, auth *authSpec) {
 	s.id = c.optional("verify.id", s.ID)
 	c.state(s.State)
 	c.propagation(s)
+}
+
+// verdicts checks statuses that say something of a key.
+func (c *compiler) verdicts(at string, list []int) {
+	c.statuses(at, list, 400, 499)
+	if slices.Contains(list, http.StatusTooManyRequests) || slices.Contains(list, http.StatusRequestTimeout) {
+		c.fail(at, "must not have 408 nor 429, which say nothing of a key")
+	}
 }
 
 func (c *compiler) state(s *stateSpec) {

@@ -190,7 +190,7 @@ func decodingError(err error) error {
 		// The path holds the Go names of embedded structs, which are no part of the document.
 		return fmt.Errorf("%s must not be a %s", strings.ReplaceAll(typed.Field, "callSpec.", ""), typed.Value)
 	case errors.As(err, &syntax):
-		return fmt.Errorf("is not JSON: %v, at byte %d", syntax, syntax.Offset)
+		return fmt.Errorf("is not JSON: %w, at byte %d", syntax, syntax.Offset)
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return errors.New("is not JSON: it ends too early")
 	}

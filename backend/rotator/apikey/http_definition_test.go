@@ -2,6 +2,7 @@ package apikey
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"os"
@@ -65,10 +66,10 @@ func TestDefinitionIsRefused(t *testing.T) {
 		{"another host", object{"revoke.path": "https://evil.test/{{id}}"}, "definition: revoke.path: must begin with /: it is appended to base_url"},
 		{"another host without a scheme", object{"revoke.path": "//evil.test/{{id}}"}, "definition: revoke.path: must not contain //"},
 		{"a user of another host", object{"revoke.path": "@evil.test/{{id}}"}, "definition: revoke.path: must begin with /: it is appended to base_url"},
-		{"up", object{"revoke.path": "/keys/../{{id}}"}, "definition: revoke.path: must not lead up: it has a segment . or .."},
-		{"up, escaped", object{"revoke.path": "/keys/%2e%2E/{{id}}"}, "definition: revoke.path: must not lead up: it has a segment . or .."},
-		{"up, with a slash that is escaped", object{"revoke.path": "/keys/..%2f{{id}}"}, "definition: revoke.path: must not lead up: it has a segment . or .."},
-		{"up, with a parameter", object{"revoke.path": "/keys/..;a=b/{{id}}"}, "definition: revoke.path: must not lead up: it has a segment . or .."},
+		{"up", object{"revoke.path": "/keys/../{{id}}"}, "definition: revoke.path: must not have a segment . or .., which leads up"},
+		{"up, escaped", object{"revoke.path": "/keys/%2e%2E/{{id}}"}, "definition: revoke.path: must not have a segment . or .., which leads up"},
+		{"up, with a slash that is escaped", object{"revoke.path": "/keys/..%2f{{id}}"}, "definition: revoke.path: must not have a segment . or .., which leads up"},
+		{"up, with a parameter", object{"revoke.path": "/keys/..;a=b/{{id}}"}, "definition: revoke.path: must not have a segment . or .., which leads up"},
 		{"a backslash", object{"revoke.path": `/keys\{{id}}`}, `definition: revoke.path: must not contain \`},
 		{"a backslash, escaped", object{"revoke.path": `/keys%5c{{id}}`}, `definition: revoke.path: must not contain \`},
 		{"a fragment", object{"revoke.path": "/keys/{{id}}#x"}, "definition: revoke.path: must not contain #"},
@@ -202,8 +203,8 @@ func TestConnectionOfADefinition(t *testing.T) {
 		{"a parameter with no name", nil, option.Values{"parameters": map[string]string{"a-b": "a"}}, bothSecrets, `parameters: "a-b" is not a name: letters, digits and _, at most 64`},
 		{"an empty parameter", nil, option.Values{"parameters": map[string]string{"team": ""}}, bothSecrets, "parameters: team must be from 1 to 1024 characters of printable ASCII"},
 		{"a parameter of two lines", nil, option.Values{"parameters": map[string]string{"team": "a\r\nb"}}, bothSecrets, "parameters: team must be from 1 to 1024 characters of printable ASCII"},
-		{"a parameter that leads up", object{"list.path": "/t/{{team}}/keys"}, option.Values{"parameters": map[string]string{"team": ".."}}, bothSecrets, "definition: list.path: must not lead up: it has a segment . or .."},
-		{"a parameter that leads up and down", object{"list.path": "/t/{{team}}/keys"}, option.Values{"parameters": map[string]string{"team": "../x"}}, bothSecrets, "definition: list.path: must not lead up: it has a segment . or .."},
+		{"a parameter that leads up", object{"list.path": "/t/{{team}}/keys"}, option.Values{"parameters": map[string]string{"team": ".."}}, bothSecrets, "definition: list.path: must not have a segment . or .., which leads up"},
+		{"a parameter that leads up and down", object{"list.path": "/t/{{team}}/keys"}, option.Values{"parameters": map[string]string{"team": "../x"}}, bothSecrets, "definition: list.path: must not have a segment . or .., which leads up"},
 		{"a parameter with a colon before a password", object{"admin.headers": object{}, "admin.basic": object{"username": "{{team}}", "password": "{{admin_key}}"}}, option.Values{"parameters": map[string]string{"team": "a:b"}}, bothSecrets, "definition: admin.basic.username: must not hold a colon: the password begins there"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -237,22 +238,49 @@ func FuzzDefinition(f *testing.F) {
 		require.NoError(f, err)
 		f.Add(string(raw), `{"data": {"id": "x"}, "result": [], "key": "k"}`, 401)
 	}
-	parameters := map[string]string{"team": "a/../b", "service_account": "42", "resource": "com.cloudflare.api.account.1", "permission_group": "g", "account": "a"}
 	f.Fuzz(func(t *testing.T, text, answer string, status int) {
-		d, _, err := parseDefinition(text, parameters)
-		if err != nil {
-			require.True(t, fault.Is(err, fault.Invalid))
-			return
-		}
-		run := &stub{t: t, status: 100 + (status%500+500)%500, answer: answer}
-		client := egress.New(egress.Options{AllowedHosts: []string{"api.acme.test"}, RetryWait: time.Nanosecond, Transport: func(http.RoundTripper) http.RoundTripper { return run }})
-		defer client.Close()
-		h, err := newHTTPProvider(&settings{
-			BaseURL: "https://api.acme.test/base", Parameters: parameters, definition: d, AdminKey: secret.New("a"), AdminSecret: secret.New("s"),
-		}, client)
-		require.NoError(t, err)
-		runAll(t.Context(), h)
+		parameters := map[string]string{"team": "a&b/c", "service_account": "42", "resource": "com.cloudflare.api.account.1", "permission_group": "g"}
+		runAccepted(t, text, parameters, answer, status)
 	})
+}
+
+// The same, with a definition of which the parts are made up: more of them are accepted.
+func FuzzDefinitionParts(f *testing.F) {
+	f.Add("/a/{{id}}?b={{team}}&c=1", "X-A", "v {{team}}", `{"{{team}}": ["{{id}}", 1]}`, "/a~1b/0", "offset", "x/y", `{"a/b": [7]}`, 200)
+	f.Add("/%41/;{{ id }}", "x-b", "", `"{{id}}"`, "", "cursor", "..", `{"": {"": "next"}}`, 404)
+	f.Fuzz(func(t *testing.T, path, header, value, body, pointer, style, parameter, answer string, status int) {
+		if !json.Valid([]byte(body)) || pointer == "" {
+			t.Skip()
+		}
+		page := object{"style": style, "parameter": "p"}
+		if style == byCursor {
+			page["next"] = pointer
+		}
+		text := changed(t, object{
+			"revoke.path": path, "revoke.headers": object{header: value}, "disable.body": json.RawMessage(body), "replace.path": path, "replace.form": object{header: value},
+			"create.key": pointer, "create.id": pointer, "create.expires": pointer, "list.items": pointer, "list.name": pointer, "list.page": page,
+			"verify.state": object{"pointer": pointer, "dead": []string{value}}, "error": []string{pointer},
+		})
+		runAccepted(t, text, map[string]string{"team": parameter}, answer, status)
+	})
+}
+
+// runAccepted runs a definition, if it is one.
+func runAccepted(t *testing.T, text string, parameters map[string]string, answer string, status int) {
+	t.Helper()
+	s := &settings{Definition: text, Parameters: parameters, BaseURL: "https://api.acme.test/base", AdminKey: secret.New("a"), AdminSecret: secret.New("s")}
+	if _, err := checkHTTP(s); err != nil {
+		require.True(t, fault.Is(err, fault.Invalid), err)
+		return
+	}
+	network := &stub{t: t, status: 100 + (status%500+500)%500, answer: answer}
+	client := egress.New(egress.Options{
+		AllowedHosts: []string{"api.acme.test"}, RetryWait: time.Nanosecond, Transport: func(http.RoundTripper) http.RoundTripper { return network },
+	})
+	defer client.Close()
+	h, err := newHTTPProvider(s, client)
+	require.NoError(t, err)
+	runAll(t.Context(), h)
 }
 
 // runAll makes all calls that a definition has.

@@ -84,15 +84,22 @@ var testParameters = map[string]string{"team": "payments"}
 // openHTTP opens an API by a definition.
 func openHTTP(t testing.TB, definition, baseURL string, parameters map[string]string) *httpProvider {
 	t.Helper()
-	d, _, err := parseDefinition(definition, parameters)
+	return openSettings(t, &settings{
+		BaseURL: baseURL, Definition: definition, Parameters: parameters, AdminKey: secret.New(rootCanary), AdminSecret: secret.New(secondCanary),
+	})
+}
+
+// openSettings opens an API as a connection does, with a client that does not wait between
+// attempts.
+func openSettings(t testing.TB, s *settings) *httpProvider {
+	t.Helper()
+	_, err := checkHTTP(s)
 	require.NoError(t, err)
 	client := egress.New(egress.Options{
 		AllowInsecureHTTP: true, AllowedHosts: []string{"127.0.0.1", "api.acme.test"}, Timeout: 10 * time.Second, RetryWait: time.Millisecond,
 	})
 	t.Cleanup(client.Close)
-	h, err := newHTTPProvider(&settings{
-		BaseURL: baseURL, Parameters: parameters, definition: d, AdminKey: secret.New(rootCanary), AdminSecret: secret.New(secondCanary),
-	}, client)
+	h, err := newHTTPProvider(s, client)
 	require.NoError(t, err)
 	return h
 }

@@ -31,7 +31,12 @@ func TestHTTPFind(t *testing.T) {
 		object{"name": "ours-2", "id": 12345678901, "made": made.Unix()},
 		object{"name": "ours-3", "id": "c", "made": "yesterday"},
 		object{"name": "theirs-ours-1", "id": "d"},
-		object{"name": nil, "id": "e"}, object{"name": 7, "id": "../f"}, object{"id": "g"}, object{}, "text", 7, nil, []any{},
+		object{"name": nil, "id": "e"},
+		object{"name": 7, "id": "../f"},
+		object{"id": "g"},
+		object{},
+		"text", 7, nil,
+		[]any{},
 		object{"name": "theirs", "id": "../h"},
 		object{"name": "ours-1", "id": "a"}, // again
 	}}))
@@ -108,31 +113,36 @@ func TestHTTPPages(t *testing.T) {
 		wanted []string
 	}{
 		{
-			"by offset, until a page is empty", object{"style": "offset", "parameter": "o"},
+			"by offset, until a page is empty",
+			object{"style": "offset", "parameter": "o"},
 			paged(func(q url.Values) (int, func(int) object) { return number(q, "o"), nothing }),
 			[]string{"GET /keys?o=0", "GET /keys?o=2", "GET /keys?o=4", "GET /keys?o=5"},
 		},
 		{
-			"by offset, until there are no more", object{"style": "offset", "parameter": "o", "more": "/more", "size_parameter": "s", "size": 2},
+			"by offset, until there are no more",
+			object{"style": "offset", "parameter": "o", "more": "/more", "size_parameter": "s", "size": 2},
 			paged(func(q url.Values) (int, func(int) object) {
 				return number(q, "o"), func(to int) object { return object{"more": to < 5} }
 			}),
 			[]string{"GET /keys?o=0&s=2", "GET /keys?o=2&s=2", "GET /keys?o=4&s=2"},
 		},
 		{
-			"by number", object{"style": "number", "parameter": "p"},
+			"by number",
+			object{"style": "number", "parameter": "p"},
 			paged(func(q url.Values) (int, func(int) object) { return 2 * (number(q, "p") - 1), nothing }),
 			[]string{"GET /keys?p=1", "GET /keys?p=2", "GET /keys?p=3", "GET /keys?p=4"},
 		},
 		{
-			"by number, from zero", object{"style": "number", "parameter": "p", "start": 0, "more": "/more"},
+			"by number, from zero",
+			object{"style": "number", "parameter": "p", "start": 0, "more": "/more"},
 			paged(func(q url.Values) (int, func(int) object) {
 				return 2 * number(q, "p"), func(to int) object { return object{"more": to < 5} }
 			}),
 			[]string{"GET /keys?p=0", "GET /keys?p=1", "GET /keys?p=2"},
 		},
 		{
-			"by cursor, until there is none", object{"style": "cursor", "parameter": "c", "next": "/next"},
+			"by cursor, until there is none",
+			object{"style": "cursor", "parameter": "c", "next": "/next"},
 			paged(func(q url.Values) (int, func(int) object) {
 				return number(q, "c"), func(to int) object {
 					if to == 5 {
@@ -144,7 +154,8 @@ func TestHTTPPages(t *testing.T) {
 			[]string{"GET /keys?c=2", "GET /keys?c=4"},
 		},
 		{
-			"by the last id, until there are no more", object{"style": "cursor", "parameter": "c", "next": "/last", "more": "/more"},
+			"by the last id, until there are no more",
+			object{"style": "cursor", "parameter": "c", "next": "/last", "more": "/more"},
 			paged(func(q url.Values) (int, func(int) object) {
 				return number(q, "c"), func(to int) object { return object{"last": fmt.Sprint(to), "more": to < 5} }
 			}),

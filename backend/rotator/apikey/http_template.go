@@ -127,7 +127,7 @@ func checkPath(path string) error {
 	for segment := range strings.SplitSeq(plain, "/") {
 		// Some servers drop what follows a semicolon before they look.
 		if segment, _, _ = strings.Cut(segment, ";"); segment == "." || segment == ".." {
-			return errors.New("must not lead up: it has a segment . or ..")
+			return errors.New("must not have a segment . or .., which leads up")
 		}
 	}
 	return nil

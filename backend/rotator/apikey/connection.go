@@ -76,7 +76,7 @@ type settings struct {
 	Parameters   map[string]string `json:"parameters"`   // http
 
 	// definition is the parsed one, once check has run.
-	definition any
+	definition *definition
 }
 
 // maxPerSecond bounds requests_per_second.

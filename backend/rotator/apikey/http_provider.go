@@ -23,9 +23,12 @@ type httpProvider struct {
 }
 
 func newHTTPProvider(s *settings, client *egress.Client) (*httpProvider, error) {
-	d, ok := s.definition.(*definition)
-	if !ok {
-		return nil, fault.New(fault.Internal, "the definition was not parsed")
+	d := s.definition
+	if d == nil { // only what it can do is asked for
+		var err error
+		if d, _, err = parseDefinition(s.Definition, s.Parameters); err != nil {
+			return nil, err
+		}
 	}
 	title := d.Title
 	if title == "" {

@@ -89,8 +89,6 @@ type abilities struct {
 	Create, Replace bool
 	// Identify: the id of a key can be found, and it can then be ended, or replaced, by its id.
 	Identify bool
-	// Propagation is how long a new key may be refused at first.
-	Propagation time.Duration
 	// Disable: a key can be refused and brought back. Revoke: it can be ended for good.
 	Disable, Revoke bool
 	// Propagation is how long a key that was just made may be refused at first. Within it

@@ -24,6 +24,7 @@ import (
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/apikey"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/jwt"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/postgresql"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
@@ -52,9 +53,17 @@ type kinds struct {
 // view before the mount is set up.
 func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
 	return assemble(ctx, conf, kinds{
-		rotators:    []rotator.Rotator{postgresql.New(), jwt.New()},
-		connections: []rotator.ConnectionKind{postgresql.NewConnectionKind()},
+		rotators:    []rotator.Rotator{postgresql.New(), jwt.New(), apikey.New()},
+		connections: connectionKinds(),
 	})
+}
+
+func connectionKinds() []rotator.ConnectionKind {
+	kinds := []rotator.ConnectionKind{postgresql.NewConnectionKind()}
+	for _, k := range apikey.NewConnectionKinds() {
+		kinds = append(kinds, k)
+	}
+	return kinds
 }
 
 func assemble(ctx context.Context, conf *logical.BackendConfig, k kinds) (*Backend, error) {

@@ -185,7 +185,7 @@ func decodingError(err error) error {
 	var typed *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &typed) && typed.Field == "":
-		return fmt.Errorf("must be a JSON object, not a %s", typed.Value)
+		return fmt.Errorf("must be a JSON object, and is of type %s", typed.Value)
 	case errors.As(err, &typed):
 		// The path holds the Go names of embedded structs, which are no part of the document.
 		return fmt.Errorf("%s must not be a %s", strings.ReplaceAll(typed.Field, "callSpec.", ""), typed.Value)

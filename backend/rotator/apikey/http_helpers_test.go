@@ -76,8 +76,8 @@ func set(t testing.TB, d map[string]any, path string, value any) {
 	d[path] = value
 }
 
-// object is short for what JSON calls one.
-type object = map[string]any
+// fields is short for what JSON calls an object.
+type fields = map[string]any
 
 var testParameters = map[string]string{"team": "payments"}
 

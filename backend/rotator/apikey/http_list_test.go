@@ -18,7 +18,7 @@ import (
 func items(from, to int) []any {
 	out := []any{}
 	for i := from; i < to; i++ {
-		out = append(out, object{"name": fmt.Sprint("ours-", i), "id": i})
+		out = append(out, fields{"name": fmt.Sprint("ours-", i), "id": i})
 	}
 	return out
 }
@@ -26,21 +26,21 @@ func items(from, to int) []any {
 func TestHTTPFind(t *testing.T) {
 	t.Parallel()
 	made := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	api := serveAcme(t, always(200, object{"keys": []any{
-		object{"name": "ours-1", "id": "a", "made": made.Format(time.RFC3339)},
-		object{"name": "ours-2", "id": 12345678901, "made": made.Unix()},
-		object{"name": "ours-3", "id": "c", "made": "yesterday"},
-		object{"name": "theirs-ours-1", "id": "d"},
-		object{"name": nil, "id": "e"},
-		object{"name": 7, "id": "../f"},
-		object{"id": "g"},
-		object{},
+	api := serveAcme(t, always(200, fields{"keys": []any{
+		fields{"name": "ours-1", "id": "a", "made": made.Format(time.RFC3339)},
+		fields{"name": "ours-2", "id": 12345678901, "made": made.Unix()},
+		fields{"name": "ours-3", "id": "c", "made": "yesterday"},
+		fields{"name": "theirs-ours-1", "id": "d"},
+		fields{"name": nil, "id": "e"},
+		fields{"name": 7, "id": "../f"},
+		fields{"id": "g"},
+		fields{},
 		"text", 7, nil,
 		[]any{},
-		object{"name": "theirs", "id": "../h"},
-		object{"name": "ours-1", "id": "a"}, // again
+		fields{"name": "theirs", "id": "../h"},
+		fields{"name": "ours-1", "id": "a"}, // again
 	}}))
-	h := openHTTP(t, changed(t, object{"list.prefix_parameter": "q"}), api.URL, testParameters)
+	h := openHTTP(t, changed(t, fields{"list.prefix_parameter": "q"}), api.URL, testParameters)
 	got, err := h.find(t.Context(), "ours-")
 	require.NoError(t, err)
 	require.Equal(t, []found{
@@ -55,7 +55,7 @@ func TestHTTPFind(t *testing.T) {
 func TestHTTPFindAtTheRoot(t *testing.T) {
 	t.Parallel()
 	api := serveAcme(t, always(200, items(0, 2)))
-	got, err := openHTTP(t, changed(t, object{"list.items": ""}), api.URL, testParameters).find(t.Context(), "ours")
+	got, err := openHTTP(t, changed(t, fields{"list.items": ""}), api.URL, testParameters).find(t.Context(), "ours")
 	require.NoError(t, err)
 	require.Len(t, got, 2)
 }
@@ -69,28 +69,28 @@ func TestHTTPFindRefuses(t *testing.T) {
 		body   any
 		kind   fault.Kind
 	}{
-		{"no list", 200, object{"keys": object{}}, fault.Target},
-		{"another answer", 200, object{}, fault.Target},
+		{"no list", 200, fields{"keys": fields{}}, fault.Target},
+		{"another answer", 200, fields{}, fault.Target},
 		{"no JSON", 200, "", fault.Target},
-		{"ours without an id", 200, object{"keys": []any{object{"name": "ours-1"}}}, fault.Target},
-		{"ours with an id that leads up", 200, object{"keys": []any{object{"name": "ours-1", "id": ".."}}}, fault.Target},
-		{"another success", 206, object{"keys": []any{}}, fault.Target},
-		{"not found", 404, object{"error": "x"}, fault.Target},
-		{"refused", 401, object{"error": "x"}, fault.AuthFailed},
-		{"too many", 429, object{"error": "x"}, fault.Unreachable},
+		{"ours without an id", 200, fields{"keys": []any{fields{"name": "ours-1"}}}, fault.Target},
+		{"ours with an id that leads up", 200, fields{"keys": []any{fields{"name": "ours-1", "id": ".."}}}, fault.Target},
+		{"another success", 206, fields{"keys": []any{}}, fault.Target},
+		{"not found", 404, fields{"error": "x"}, fault.Target},
+		{"refused", 401, fields{"error": "x"}, fault.AuthFailed},
+		{"too many", 429, fields{"error": "x"}, fault.Unreachable},
 	} {
 		api := serveAcme(t, always(tc.status, tc.body))
 		_, err := openHTTP(t, whole, api.URL, testParameters).find(t.Context(), "ours")
 		require.Equal(t, tc.kind, fault.KindOf(err), tc.name)
 	}
-	api := serveAcme(t, always(200, object{"keys": nil}))
+	api := serveAcme(t, always(200, fields{"keys": nil}))
 	got, err := openHTTP(t, whole, api.URL, testParameters).find(t.Context(), "ours")
 	require.NoError(t, err)
 	require.Empty(t, got, "some write an empty list as null")
 }
 
 // paged serves 5 keys, 2 to a page.
-func paged(next func(q url.Values) (from int, more func(to int) object)) func(*http.Request) (int, any) {
+func paged(next func(q url.Values) (from int, more func(to int) fields)) func(*http.Request) (int, any) {
 	return func(r *http.Request) (int, any) {
 		from, more := next(r.URL.Query())
 		from = min(from, 5)
@@ -101,63 +101,63 @@ func paged(next func(q url.Values) (from int, more func(to int) object)) func(*h
 	}
 }
 
-func nothing(int) object { return object{} }
+func nothing(int) fields { return fields{} }
 
 func TestHTTPPages(t *testing.T) {
 	t.Parallel()
 	number := func(q url.Values, name string) int { n, _ := strconv.Atoi(q.Get(name)); return n }
 	for _, tc := range []struct {
 		name   string
-		page   object
+		page   fields
 		serve  func(*http.Request) (int, any)
 		wanted []string
 	}{
 		{
 			"by offset, until a page is empty",
-			object{"style": "offset", "parameter": "o"},
-			paged(func(q url.Values) (int, func(int) object) { return number(q, "o"), nothing }),
+			fields{"style": "offset", "parameter": "o"},
+			paged(func(q url.Values) (int, func(int) fields) { return number(q, "o"), nothing }),
 			[]string{"GET /keys?o=0", "GET /keys?o=2", "GET /keys?o=4", "GET /keys?o=5"},
 		},
 		{
 			"by offset, until there are no more",
-			object{"style": "offset", "parameter": "o", "more": "/more", "size_parameter": "s", "size": 2},
-			paged(func(q url.Values) (int, func(int) object) {
-				return number(q, "o"), func(to int) object { return object{"more": to < 5} }
+			fields{"style": "offset", "parameter": "o", "more": "/more", "size_parameter": "s", "size": 2},
+			paged(func(q url.Values) (int, func(int) fields) {
+				return number(q, "o"), func(to int) fields { return fields{"more": to < 5} }
 			}),
 			[]string{"GET /keys?o=0&s=2", "GET /keys?o=2&s=2", "GET /keys?o=4&s=2"},
 		},
 		{
 			"by number",
-			object{"style": "number", "parameter": "p"},
-			paged(func(q url.Values) (int, func(int) object) { return 2 * (number(q, "p") - 1), nothing }),
+			fields{"style": "number", "parameter": "p"},
+			paged(func(q url.Values) (int, func(int) fields) { return 2 * (number(q, "p") - 1), nothing }),
 			[]string{"GET /keys?p=1", "GET /keys?p=2", "GET /keys?p=3", "GET /keys?p=4"},
 		},
 		{
 			"by number, from zero",
-			object{"style": "number", "parameter": "p", "start": 0, "more": "/more"},
-			paged(func(q url.Values) (int, func(int) object) {
-				return 2 * number(q, "p"), func(to int) object { return object{"more": to < 5} }
+			fields{"style": "number", "parameter": "p", "start": 0, "more": "/more"},
+			paged(func(q url.Values) (int, func(int) fields) {
+				return 2 * number(q, "p"), func(to int) fields { return fields{"more": to < 5} }
 			}),
 			[]string{"GET /keys?p=0", "GET /keys?p=1", "GET /keys?p=2"},
 		},
 		{
 			"by cursor, until there is none",
-			object{"style": "cursor", "parameter": "c", "next": "/next"},
-			paged(func(q url.Values) (int, func(int) object) {
-				return number(q, "c"), func(to int) object {
+			fields{"style": "cursor", "parameter": "c", "next": "/next"},
+			paged(func(q url.Values) (int, func(int) fields) {
+				return number(q, "c"), func(to int) fields {
 					if to == 5 {
-						return object{"next": nil}
+						return fields{"next": nil}
 					}
-					return object{"next": to} // a number
+					return fields{"next": to} // a number
 				}
 			}),
 			[]string{"GET /keys?c=2", "GET /keys?c=4"},
 		},
 		{
 			"by the last id, until there are no more",
-			object{"style": "cursor", "parameter": "c", "next": "/last", "more": "/more"},
-			paged(func(q url.Values) (int, func(int) object) {
-				return number(q, "c"), func(to int) object { return object{"last": fmt.Sprint(to), "more": to < 5} }
+			fields{"style": "cursor", "parameter": "c", "next": "/last", "more": "/more"},
+			paged(func(q url.Values) (int, func(int) fields) {
+				return number(q, "c"), func(to int) fields { return fields{"last": fmt.Sprint(to), "more": to < 5} }
 			}),
 			[]string{"GET /keys?c=2", "GET /keys?c=4"},
 		},
@@ -165,7 +165,7 @@ func TestHTTPPages(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			api := serveAcme(t, tc.serve)
-			h := openHTTP(t, changed(t, object{"list.page": tc.page}), api.URL, testParameters)
+			h := openHTTP(t, changed(t, fields{"list.page": tc.page}), api.URL, testParameters)
 			got, err := h.find(t.Context(), "ours")
 			require.NoError(t, err)
 			require.Len(t, got, 5)
@@ -186,13 +186,13 @@ func TestHTTPPagesShift(t *testing.T) {
 	api := serveAcme(t, func(r *http.Request) (int, any) {
 		switch r.URL.Query().Get("p") {
 		case "1":
-			return 200, object{"keys": items(0, 3)}
+			return 200, fields{"keys": items(0, 3)}
 		case "2":
-			return 200, object{"keys": items(2, 5)}
+			return 200, fields{"keys": items(2, 5)}
 		}
-		return 200, object{"keys": []any{}}
+		return 200, fields{"keys": []any{}}
 	})
-	got, err := openHTTP(t, changed(t, object{"list.page": object{"style": "number", "parameter": "p"}}), api.URL, testParameters).find(t.Context(), "ours")
+	got, err := openHTTP(t, changed(t, fields{"list.page": fields{"style": "number", "parameter": "p"}}), api.URL, testParameters).find(t.Context(), "ours")
 	require.NoError(t, err)
 	require.Len(t, got, 5)
 }
@@ -203,26 +203,26 @@ func TestHTTPPagesInCircles(t *testing.T) {
 	count := 0
 	for _, tc := range []struct {
 		name string
-		page object
+		page fields
 		body func() any
 		want string
 		most int
 	}{
-		{"the parameter is not heeded", object{"style": "offset", "parameter": "o"}, func() any { return object{"keys": items(0, 2)} }, "lead nowhere", 2},
-		{"foreign keys without ids", object{"style": "number", "parameter": "o"}, func() any { return object{"keys": []any{object{"name": "x"}}} }, "lead nowhere", 2},
-		{"the same cursor", object{"style": "cursor", "parameter": "c", "next": "/next"}, func() any { return object{"keys": items(0, 2), "next": "x"} }, "lead nowhere", 2},
-		{"more, and no cursor", object{"style": "cursor", "parameter": "c", "next": "/next", "more": "/more"}, func() any { return object{"keys": items(0, 2), "more": true} }, "lead nowhere", 1},
-		{"more, and nothing there", object{"style": "offset", "parameter": "o", "more": "/more"}, func() any { return object{"keys": []any{}, "more": true} }, "lead nowhere", 1},
-		{"whether there are more is not said", object{"style": "offset", "parameter": "o", "more": "/more"}, func() any { return object{"keys": items(0, 2)} }, "cannot be understood", 1},
-		{"whether there are more is no truth value", object{"style": "cursor", "parameter": "c", "next": "/n", "more": "/more"}, func() any { return object{"keys": items(0, 2), "more": "no", "n": "x"} }, "cannot be understood", 1},
-		{"a cursor that is a list", object{"style": "cursor", "parameter": "c", "next": "/next"}, func() any { return object{"keys": items(0, 2), "next": []any{}} }, "lead nowhere", 1},
-		{"a cursor of two lines", object{"style": "cursor", "parameter": "c", "next": "/next"}, func() any { return object{"keys": items(0, 2), "next": "a\nb"} }, "lead nowhere", 1},
-		{"a long cursor", object{"style": "cursor", "parameter": "c", "next": "/next"}, func() any { return object{"keys": items(0, 2), "next": strings.Repeat("x", 1025)} }, "lead nowhere", 1},
-		{"pages without end", object{"style": "number", "parameter": "p"}, func() any { count++; return object{"keys": items(count, count+1)} }, "more than 100 pages", 100},
-		{"keys without end", object{"style": "number", "parameter": "p"}, func() any { count += 3000; return object{"keys": items(count, count+3000)} }, "more than 20000 keys", 7},
+		{"the parameter is not heeded", fields{"style": "offset", "parameter": "o"}, func() any { return fields{"keys": items(0, 2)} }, "lead nowhere", 2},
+		{"foreign keys without ids", fields{"style": "number", "parameter": "o"}, func() any { return fields{"keys": []any{fields{"name": "x"}}} }, "lead nowhere", 2},
+		{"the same cursor", fields{"style": "cursor", "parameter": "c", "next": "/next"}, func() any { return fields{"keys": items(0, 2), "next": "x"} }, "lead nowhere", 2},
+		{"more, and no cursor", fields{"style": "cursor", "parameter": "c", "next": "/next", "more": "/more"}, func() any { return fields{"keys": items(0, 2), "more": true} }, "lead nowhere", 1},
+		{"more, and nothing there", fields{"style": "offset", "parameter": "o", "more": "/more"}, func() any { return fields{"keys": []any{}, "more": true} }, "lead nowhere", 1},
+		{"whether there are more is not said", fields{"style": "offset", "parameter": "o", "more": "/more"}, func() any { return fields{"keys": items(0, 2)} }, "cannot be understood", 1},
+		{"whether there are more is no truth value", fields{"style": "cursor", "parameter": "c", "next": "/n", "more": "/more"}, func() any { return fields{"keys": items(0, 2), "more": "no", "n": "x"} }, "cannot be understood", 1},
+		{"a cursor that is a list", fields{"style": "cursor", "parameter": "c", "next": "/next"}, func() any { return fields{"keys": items(0, 2), "next": []any{}} }, "lead nowhere", 1},
+		{"a cursor of two lines", fields{"style": "cursor", "parameter": "c", "next": "/next"}, func() any { return fields{"keys": items(0, 2), "next": "a\nb"} }, "lead nowhere", 1},
+		{"a long cursor", fields{"style": "cursor", "parameter": "c", "next": "/next"}, func() any { return fields{"keys": items(0, 2), "next": strings.Repeat("x", 1025)} }, "lead nowhere", 1},
+		{"pages without end", fields{"style": "number", "parameter": "p"}, func() any { count++; return fields{"keys": items(count, count+1)} }, "more than 100 pages", 100},
+		{"keys without end", fields{"style": "number", "parameter": "p"}, func() any { count += 3000; return fields{"keys": items(count, count+3000)} }, "more than 20000 keys", 7},
 	} {
 		api := serveAcme(t, func(*http.Request) (int, any) { return 200, tc.body() })
-		_, err := openHTTP(t, changed(t, object{"list.page": tc.page}), api.URL, testParameters).find(t.Context(), "ours")
+		_, err := openHTTP(t, changed(t, fields{"list.page": tc.page}), api.URL, testParameters).find(t.Context(), "ours")
 		require.True(t, fault.Is(err, fault.Target), tc.name)
 		require.ErrorContains(t, err, tc.want, tc.name)
 		require.Len(t, api.sent(), tc.most, tc.name)

@@ -16,12 +16,12 @@ import (
 
 func TestHTTPRequests(t *testing.T) {
 	t.Parallel()
-	api := serveAcme(t, always(200, object{"id": "k1", "secret": keyCanary}))
+	api := serveAcme(t, always(200, fields{"id": "k1", "secret": keyCanary}))
 	base := api.URL + "/base"
 	ctx := t.Context()
 	for _, tc := range []struct {
 		name    string
-		fields  object
+		fields  fields
 		do      func(h *httpProvider) error
 		request string
 		body    string
@@ -35,33 +35,33 @@ func TestHTTPRequests(t *testing.T) {
 		},
 		{
 			"values are escaped in a path and in a query",
-			object{"create.path": "/t/{{team}}/k?a={{team}}&b=1&a=2", "create.query": object{"c": "{{name}}", "d": "<{{team}}>"}},
+			fields{"create.path": "/t/{{team}}/k?a={{team}}&b=1&a=2", "create.query": fields{"c": "{{name}}", "d": "<{{team}}>"}},
 			func(h *httpProvider) error { _, err := h.create(ctx, "x&y=z#/?"); return err },
 			"POST /base/t/pay%2Fments&co/k?a=pay%2Fments%26co&a=2&b=1&c=x%26y%3Dz%23%2F%3F&d=%3Cpay%2Fments%26co%3E", "", nil,
 		},
 		{
 			"a form",
-			object{"create.body": nil, "create.form": object{"n": "{{name}}", "t": "{{team}}"}},
+			fields{"create.body": nil, "create.form": fields{"n": "{{name}}", "t": "{{team}}"}},
 			func(h *httpProvider) error { _, err := h.create(ctx, "x&y=z"); return err },
 			"POST /base/keys", "n=x%26y%3Dz&t=pay%2Fments%26co",
 			http.Header{"Content-Type": {"application/x-www-form-urlencoded"}},
 		},
 		{
 			"a body keeps its numbers, and its names are templates",
-			object{"create.body": object{"{{team}}": []any{1, "<{{name}}>", nil, true}, "big": 1 << 53}},
+			fields{"create.body": fields{"{{team}}": []any{1, "<{{name}}>", nil, true}, "big": 1 << 53}},
 			func(h *httpProvider) error { _, err := h.create(ctx, "n"); return err },
 			"POST /base/keys", `{"big":9007199254740992,"pay/ments&co":[1,"<n>",null,true]}`, nil,
 		},
 		{
 			"headers of the call",
-			object{"create.headers": object{"accept": "text/x", "X-Team": "t={{team}}"}},
+			fields{"create.headers": fields{"accept": "text/x", "X-Team": "t={{team}}"}},
 			func(h *httpProvider) error { _, err := h.create(ctx, "n"); return err },
 			"POST /base/keys", "",
 			http.Header{"Accept": {"text/x"}, "X-Team": {"t=pay/ments&co"}},
 		},
 		{
 			"a key in the query",
-			object{"key.headers": object{}, "key.query": object{"k": "{{key}}"}},
+			fields{"key.headers": fields{}, "key.query": fields{"k": "{{key}}"}},
 			func(h *httpProvider) error { _, err := h.verify(ctx, secret.New("a&b")); return err },
 			"GET /base/me?k=a%26b", "", nil,
 		},
@@ -94,10 +94,10 @@ func TestHTTPBasic(t *testing.T) {
 	var user, password string
 	api := serveAcme(t, func(r *http.Request) (int, any) {
 		user, password, _ = r.BasicAuth()
-		return 403, object{"error": "Authorization was " + r.Header.Get("Authorization")}
+		return 403, fields{"error": "Authorization was " + r.Header.Get("Authorization")}
 	})
-	h := openHTTP(t, changed(t, object{
-		"admin.headers": object{}, "admin.basic": object{"username": "{{team}}", "password": "{{admin_key}}"}, "key.headers": object{}, "key.basic": object{"username": "{{key}}"},
+	h := openHTTP(t, changed(t, fields{
+		"admin.headers": fields{}, "admin.basic": fields{"username": "{{team}}", "password": "{{admin_key}}"}, "key.headers": fields{}, "key.basic": fields{"username": "{{key}}"},
 	}), api.URL, testParameters)
 	err := h.revoke(t.Context(), reference{ID: "1"})
 	require.True(t, fault.Is(err, fault.Target), err)
@@ -115,10 +115,10 @@ func TestHTTPBasic(t *testing.T) {
 // What does not fit is refused before anything is sent.
 func TestHTTPRefusesToSend(t *testing.T) {
 	t.Parallel()
-	api := serveAcme(t, always(200, object{}))
+	api := serveAcme(t, always(200, fields{}))
 	ctx := t.Context()
-	h := openHTTP(t, changed(t, object{
-		"create.path": "/keys/{{name}}", "create.headers": object{"X-Name": "{{name}}"}, "create.body": object{"{{name}}": 1, "{{team}}": 2},
+	h := openHTTP(t, changed(t, fields{
+		"create.path": "/keys/{{name}}", "create.headers": fields{"X-Name": "{{name}}"}, "create.body": fields{"{{name}}": 1, "{{team}}": 2},
 	}), api.URL, testParameters)
 	for _, tc := range []struct{ name, want string }{
 		{"a\r\nX-Evil: 1", "make a key at Acme: the header X-Name would hold characters that a header cannot"},
@@ -159,38 +159,38 @@ func TestHTTPCreate(t *testing.T) {
 		until  time.Time
 		kind   fault.Kind
 	}{
-		{"a text", 201, object{"id": "k-1", "secret": "s"}, "k-1", time.Time{}, ""},
+		{"a text", 201, fields{"id": "k-1", "secret": "s"}, "k-1", time.Time{}, ""},
 		{"a number, digit by digit", 200, `{"id": 12345678901234567890123, "secret": "s"}`, "12345678901234567890123", time.Time{}, ""},
-		{"a date", 200, object{"id": 1, "secret": "s", "until": "2031-02-03T05:05:06+01:00"}, "1", until, ""},
-		{"seconds", 200, object{"id": 1, "secret": "s", "until": until.Unix()}, "1", until, ""},
-		{"never", 200, object{"id": 1, "secret": "s", "until": nil}, "1", time.Time{}, ""},
-		{"never, as an empty text", 200, object{"id": 1, "secret": "s", "until": ""}, "1", time.Time{}, ""},
-		{"never, as zero", 200, object{"id": 1, "secret": "s", "until": 0}, "1", time.Time{}, ""},
+		{"a date", 200, fields{"id": 1, "secret": "s", "until": "2031-02-03T05:05:06+01:00"}, "1", until, ""},
+		{"seconds", 200, fields{"id": 1, "secret": "s", "until": until.Unix()}, "1", until, ""},
+		{"never", 200, fields{"id": 1, "secret": "s", "until": nil}, "1", time.Time{}, ""},
+		{"never, as an empty text", 200, fields{"id": 1, "secret": "s", "until": ""}, "1", time.Time{}, ""},
+		{"never, as zero", 200, fields{"id": 1, "secret": "s", "until": 0}, "1", time.Time{}, ""},
 
 		{"no JSON", 200, "<html>" + keyCanary, "", time.Time{}, fault.Unconfirmed},
 		{"two documents", 200, `{"id": 1, "secret": "` + keyCanary + `"} {}`, "", time.Time{}, fault.Unconfirmed},
 		{"nothing", 204, "", "", time.Time{}, fault.Unconfirmed},
-		{"no key", 200, object{"id": 1}, "", time.Time{}, fault.Unconfirmed},
-		{"an empty key", 200, object{"id": 1, "secret": ""}, "", time.Time{}, fault.Unconfirmed},
-		{"a key of two lines", 200, object{"id": 1, "secret": keyCanary + "\r\nX: y"}, "", time.Time{}, fault.Unconfirmed},
-		{"a long key", 200, object{"id": 1, "secret": strings.Repeat("x", 4097)}, "", time.Time{}, fault.Unconfirmed},
-		{"a key that is a number", 200, object{"id": 1, "secret": 5}, "", time.Time{}, fault.Unconfirmed},
-		{"no id", 200, object{"secret": keyCanary}, "", time.Time{}, fault.Unconfirmed},
-		{"an id that leads up", 200, object{"id": "..", "secret": keyCanary}, "", time.Time{}, fault.Unconfirmed},
-		{"an id that is a path", 200, object{"id": "../users/1", "secret": keyCanary}, "", time.Time{}, fault.Unconfirmed},
-		{"a long id", 200, object{"id": strings.Repeat("x", 257), "secret": keyCanary}, "", time.Time{}, fault.Unconfirmed},
+		{"no key", 200, fields{"id": 1}, "", time.Time{}, fault.Unconfirmed},
+		{"an empty key", 200, fields{"id": 1, "secret": ""}, "", time.Time{}, fault.Unconfirmed},
+		{"a key of two lines", 200, fields{"id": 1, "secret": keyCanary + "\r\nX: y"}, "", time.Time{}, fault.Unconfirmed},
+		{"a long key", 200, fields{"id": 1, "secret": strings.Repeat("x", 4097)}, "", time.Time{}, fault.Unconfirmed},
+		{"a key that is a number", 200, fields{"id": 1, "secret": 5}, "", time.Time{}, fault.Unconfirmed},
+		{"no id", 200, fields{"secret": keyCanary}, "", time.Time{}, fault.Unconfirmed},
+		{"an id that leads up", 200, fields{"id": "..", "secret": keyCanary}, "", time.Time{}, fault.Unconfirmed},
+		{"an id that is a path", 200, fields{"id": "../users/1", "secret": keyCanary}, "", time.Time{}, fault.Unconfirmed},
+		{"a long id", 200, fields{"id": strings.Repeat("x", 257), "secret": keyCanary}, "", time.Time{}, fault.Unconfirmed},
 		{"an id that is a fraction", 200, `{"id": 1.5, "secret": "s"}`, "", time.Time{}, fault.Unconfirmed},
-		{"an id that is a list", 200, object{"id": []any{1}, "secret": keyCanary}, "", time.Time{}, fault.Unconfirmed},
-		{"no date", 200, object{"id": 1, "secret": keyCanary, "until": "soon"}, "", time.Time{}, fault.Unconfirmed},
-		{"a date beyond all", 200, object{"id": 1, "secret": keyCanary, "until": 1 << 50}, "", time.Time{}, fault.Unconfirmed},
-		{"another success", 206, object{"id": 1, "secret": keyCanary}, "", time.Time{}, fault.Unconfirmed},
+		{"an id that is a list", 200, fields{"id": []any{1}, "secret": keyCanary}, "", time.Time{}, fault.Unconfirmed},
+		{"no date", 200, fields{"id": 1, "secret": keyCanary, "until": "soon"}, "", time.Time{}, fault.Unconfirmed},
+		{"a date beyond all", 200, fields{"id": 1, "secret": keyCanary, "until": 1 << 50}, "", time.Time{}, fault.Unconfirmed},
+		{"another success", 206, fields{"id": 1, "secret": keyCanary}, "", time.Time{}, fault.Unconfirmed},
 		{"elsewhere", 302, "", "", time.Time{}, fault.Unconfirmed},
 		{"a time-out", 408, "", "", time.Time{}, fault.Unconfirmed},
-		{"a failure", 500, object{"error": keyCanary}, "", time.Time{}, fault.Unconfirmed},
+		{"a failure", 500, fields{"error": keyCanary}, "", time.Time{}, fault.Unconfirmed},
 
-		{"declined", 400, object{"error": "no"}, "", time.Time{}, fault.Target},
-		{"refused", 401, object{"error": "who?"}, "", time.Time{}, fault.AuthFailed},
-		{"too many", 429, object{"error": "slow"}, "", time.Time{}, fault.Unreachable},
+		{"declined", 400, fields{"error": "no"}, "", time.Time{}, fault.Target},
+		{"refused", 401, fields{"error": "who?"}, "", time.Time{}, fault.AuthFailed},
+		{"too many", 429, fields{"error": "slow"}, "", time.Time{}, fault.Unreachable},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -212,21 +212,21 @@ func TestHTTPCreate(t *testing.T) {
 
 func TestHTTPReplace(t *testing.T) {
 	t.Parallel()
-	api := serveAcme(t, always(200, object{"secret": "next", "id": 8}))
+	api := serveAcme(t, always(200, fields{"secret": "next", "id": 8}))
 	c, err := openHTTP(t, whole, api.URL, testParameters).replace(t.Context(), reference{ID: "7"})
 	require.NoError(t, err)
 	require.Equal(t, "next", c.Key.Reveal())
 	require.Equal(t, "7", c.Reference.ID, "the key keeps its id")
 
-	c, err = openHTTP(t, changed(t, object{"replace.id": "/id"}), api.URL, testParameters).replace(t.Context(), reference{ID: "7"})
+	c, err = openHTTP(t, changed(t, fields{"replace.id": "/id"}), api.URL, testParameters).replace(t.Context(), reference{ID: "7"})
 	require.NoError(t, err)
 	require.Equal(t, "8", c.Reference.ID)
 
-	c, err = openHTTP(t, changed(t, object{"replace.path": "/roll"}), api.URL, testParameters).replace(t.Context(), reference{})
+	c, err = openHTTP(t, changed(t, fields{"replace.path": "/roll"}), api.URL, testParameters).replace(t.Context(), reference{})
 	require.NoError(t, err)
 	require.Empty(t, c.Reference.ID, "an API with one key need not know it by an id")
 
-	api = serveAcme(t, always(200, object{"secret": ""}))
+	api = serveAcme(t, always(200, fields{"secret": ""}))
 	_, err = openHTTP(t, whole, api.URL, testParameters).replace(t.Context(), reference{ID: "7"})
 	require.True(t, fault.Is(err, fault.Unconfirmed))
 	require.Len(t, api.sent(), 1)
@@ -234,10 +234,10 @@ func TestHTTPReplace(t *testing.T) {
 
 func TestHTTPVerify(t *testing.T) {
 	t.Parallel()
-	state := object{"verify.state": object{"pointer": "/state", "alive": []string{"on", "1"}, "dead": []string{"off", "false"}}}
+	state := fields{"verify.state": fields{"pointer": "/state", "alive": []string{"on", "1"}, "dead": []string{"off", "false"}}}
 	for _, tc := range []struct {
 		name   string
-		fields object
+		fields fields
 		status int
 		body   any
 		want   string // the answer, or the error
@@ -245,30 +245,30 @@ func TestHTTPVerify(t *testing.T) {
 	}{
 		{"alive", nil, 200, "", "200", ""},
 		{"alive, and nothing to say", nil, 204, "", "204", ""},
-		{"may do nothing", nil, 403, object{"error": "no"}, "403, valid but forbidden", ""},
+		{"may do nothing", nil, 403, fields{"error": "no"}, "403, valid but forbidden", ""},
 		{"a gateway forbids", nil, 403, "<html>", "verify a key at Acme: something answered that is not in the form of Acme, and proves nothing (status 403)", fault.Unreachable},
-		{"dead", nil, 401, object{"error": object{"message": "bad key " + keyCanary}}, "", fault.AuthFailed},
-		{"dead, the second form", nil, 401, object{"error": "bad key"}, "verify a key at Acme: the key is refused (status 401: bad key)", fault.AuthFailed},
+		{"dead", nil, 401, fields{"error": fields{"message": "bad key " + keyCanary}}, "", fault.AuthFailed},
+		{"dead, the second form", nil, 401, fields{"error": "bad key"}, "verify a key at Acme: the key is refused (status 401: bad key)", fault.AuthFailed},
 		{"a gateway refuses", nil, 401, "<html>", "verify a key at Acme: something answered that is not in the form of Acme, and proves nothing (status 401)", fault.Unreachable},
-		{"no form is known", object{"error": nil}, 401, "<html>", "verify a key at Acme: the key is refused (status 401)", fault.AuthFailed},
-		{"no form is known, may do nothing", object{"error": nil}, 403, "", "403, valid but forbidden", ""},
-		{"no form is known, something else", object{"error": nil}, 418, "", "verify a key at Acme: declined (status 418)", fault.Target},
-		{"dead by another status", object{"verify.dead": []int{403}, "verify.forbidden": nil}, 403, object{"error": "x"}, "", fault.AuthFailed},
-		{"alive by default elsewhere", object{"verify.dead": []int{403}, "verify.forbidden": nil}, 401, object{"error": "x"}, "verify a key at Acme: declined (status 401: x)", fault.Target},
-		{"something else", nil, 404, object{"error": "x"}, "verify a key at Acme: declined (status 404: x)", fault.Target},
+		{"no form is known", fields{"error": nil}, 401, "<html>", "verify a key at Acme: the key is refused (status 401)", fault.AuthFailed},
+		{"no form is known, may do nothing", fields{"error": nil}, 403, "", "403, valid but forbidden", ""},
+		{"no form is known, something else", fields{"error": nil}, 418, "", "verify a key at Acme: declined (status 418)", fault.Target},
+		{"dead by another status", fields{"verify.dead": []int{403}, "verify.forbidden": nil}, 403, fields{"error": "x"}, "", fault.AuthFailed},
+		{"alive by default elsewhere", fields{"verify.dead": []int{403}, "verify.forbidden": nil}, 401, fields{"error": "x"}, "verify a key at Acme: declined (status 401: x)", fault.Target},
+		{"something else", nil, 404, fields{"error": "x"}, "verify a key at Acme: declined (status 404: x)", fault.Target},
 		{"elsewhere", nil, 302, "", "", fault.Unreachable},
-		{"too many", nil, 429, object{"error": "x"}, "", fault.Unreachable},
+		{"too many", nil, 429, fields{"error": "x"}, "", fault.Unreachable},
 		{"a failure", nil, 503, "", "", fault.Unreachable},
-		{"another success", nil, 206, object{}, "", fault.Unreachable},
-		{"on", state, 200, object{"state": "on"}, "200", ""},
-		{"on, a number", state, 200, object{"state": 1}, "200", ""},
-		{"off", state, 200, object{"state": "off"}, `verify a key at Acme: the key is refused (it is "off")`, fault.AuthFailed},
-		{"off, a truth value", state, 200, object{"state": false}, `verify a key at Acme: the key is refused (it is "false")`, fault.AuthFailed},
-		{"unheard of", state, 200, object{"state": "odd"}, `verify a key at Acme: the answer proves nothing: it is "odd", which the definition does not know`, fault.Target},
-		{"no state", state, 200, object{}, "verify a key at Acme: the answer cannot be understood (status 200)", fault.Target},
+		{"another success", nil, 206, fields{}, "", fault.Unreachable},
+		{"on", state, 200, fields{"state": "on"}, "200", ""},
+		{"on, a number", state, 200, fields{"state": 1}, "200", ""},
+		{"off", state, 200, fields{"state": "off"}, `verify a key at Acme: the key is refused (it is "off")`, fault.AuthFailed},
+		{"off, a truth value", state, 200, fields{"state": false}, `verify a key at Acme: the key is refused (it is "false")`, fault.AuthFailed},
+		{"unheard of", state, 200, fields{"state": "odd"}, `verify a key at Acme: the answer proves nothing: it is "odd", which the definition does not know`, fault.Target},
+		{"no state", state, 200, fields{}, "verify a key at Acme: the answer cannot be understood (status 200)", fault.Target},
 		{"a portal's page", state, 200, "<html>", "verify a key at Acme: the answer cannot be understood (status 200)", fault.Target},
-		{"it must be there", object{"verify.state": object{"pointer": "/me"}}, 200, object{"me": object{}}, "200", ""},
-		{"and is not", object{"verify.state": object{"pointer": "/me"}}, 200, object{}, "verify a key at Acme: the answer cannot be understood (status 200)", fault.Target},
+		{"it must be there", fields{"verify.state": fields{"pointer": "/me"}}, 200, fields{"me": fields{}}, "200", ""},
+		{"and is not", fields{"verify.state": fields{"pointer": "/me"}}, 200, fields{}, "verify a key at Acme: the answer cannot be understood (status 200)", fault.Target},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -296,12 +296,12 @@ func TestHTTPEnds(t *testing.T) {
 		body                    any
 		disable, enable, revoke fault.Kind
 	}{
-		{200, object{}, "", "", ""},
+		{200, fields{}, "", "", ""},
 		{204, "", "", "", ""},
-		{404, object{"error": "gone"}, "", fault.Target, ""},
+		{404, fields{"error": "gone"}, "", fault.Target, ""},
 		{404, "", "", fault.Target, ""},
-		{403, object{"error": "no"}, fault.Target, fault.Target, fault.Target},
-		{401, object{"error": "no"}, fault.AuthFailed, fault.AuthFailed, fault.AuthFailed},
+		{403, fields{"error": "no"}, fault.Target, fault.Target, fault.Target},
+		{401, fields{"error": "no"}, fault.AuthFailed, fault.AuthFailed, fault.AuthFailed},
 		{302, "", fault.Target, fault.Target, fault.Target},
 		{206, "", fault.Target, fault.Target, fault.Target},
 	} {
@@ -325,7 +325,7 @@ func TestHTTPIdentify(t *testing.T) {
 	_, err := h.identify(t.Context(), secret.New("k"), "43")
 	require.EqualError(t, err, "key_id: is the id of another key: Acme says otherwise of this one")
 
-	for _, body := range []any{object{}, object{"id": "a/b"}, "<html>", ""} {
+	for _, body := range []any{fields{}, fields{"id": "a/b"}, "<html>", ""} {
 		api := serveAcme(t, always(200, body))
 		_, err := openHTTP(t, whole, api.URL, testParameters).identify(t.Context(), secret.New("k"), "")
 		require.True(t, fault.Is(err, fault.Target), body)
@@ -338,21 +338,21 @@ func TestHTTPPingAndCheck(t *testing.T) {
 	refused := "list keys at Acme: the key is refused (status 401: no)"
 	for _, tc := range []struct {
 		name   string
-		fields object
+		fields fields
 		status int
 		body   any
 		ping   fault.Kind
 		lines  []rotator.Line
 	}{
-		{"good", nil, 200, object{"keys": []any{}}, "", []rotator.Line{first, passed("admin key", "Acme accepts it"), passed("list of keys", "the admin key may read it, and the definition fits its form")}},
-		{"refused", nil, 401, object{"error": "no"}, fault.AuthFailed, []rotator.Line{first, failed("admin key", refused)}},
-		{"forbidden", nil, 403, object{"error": "no"}, fault.Target, []rotator.Line{first, failed("list of keys", "list keys at Acme: declined (status 403: no)")}},
-		{"another form", nil, 200, object{"items": []any{}}, fault.Target, []rotator.Line{first, failed("list of keys", "list keys at Acme: the answer cannot be understood (status 200)")}},
-		{"no list", object{"list": nil, "create": nil}, 500, "", "", []rotator.Line{
+		{"good", nil, 200, fields{"keys": []any{}}, "", []rotator.Line{first, passed("admin key", "Acme accepts it"), passed("list of keys", "the admin key may read it, and the definition fits its form")}},
+		{"refused", nil, 401, fields{"error": "no"}, fault.AuthFailed, []rotator.Line{first, failed("admin key", refused)}},
+		{"forbidden", nil, 403, fields{"error": "no"}, fault.Target, []rotator.Line{first, failed("list of keys", "list keys at Acme: declined (status 403: no)")}},
+		{"another form", nil, 200, fields{"items": []any{}}, fault.Target, []rotator.Line{first, failed("list of keys", "list keys at Acme: the answer cannot be understood (status 200)")}},
+		{"no list", fields{"list": nil, "create": nil}, 500, "", "", []rotator.Line{
 			{Check: "definition", Result: rotator.Pass, Detail: "Acme: verify, disable and enable, revoke, replace in place, make by hand"},
 			{Check: "admin key", Result: rotator.Warn, Detail: "not proven: the definition has no list, and all other calls change something"},
 		}},
-		{"by hand", object{"list": nil, "create": nil, "replace": nil, "disable": nil, "enable": nil, "revoke": nil, "admin": nil}, 500, "", "", []rotator.Line{
+		{"by hand", fields{"list": nil, "create": nil, "replace": nil, "disable": nil, "enable": nil, "revoke": nil, "admin": nil}, 500, "", "", []rotator.Line{
 			{Check: "definition", Result: rotator.Pass, Detail: "Acme: verify, make by hand"}, passed("admin key", "none: keys are made by hand"),
 		}},
 	} {
@@ -376,9 +376,9 @@ func TestHTTPPingAndCheck(t *testing.T) {
 func TestHTTPEchoes(t *testing.T) {
 	t.Parallel()
 	api := serveAcme(t, func(r *http.Request) (int, any) {
-		return 400, object{"error": fmt.Sprintf("what is %v, %s?\n\x1b[31m", r.Header, r.URL.RequestURI())}
+		return 400, fields{"error": fmt.Sprintf("what is %v, %s?\n\x1b[31m", r.Header, r.URL.RequestURI())}
 	})
-	h := openHTTP(t, changed(t, object{"key.query": object{"k": "{{key}}"}}), api.URL, testParameters)
+	h := openHTTP(t, changed(t, fields{"key.query": fields{"k": "{{key}}"}}), api.URL, testParameters)
 	ctx := t.Context()
 	_, verified := h.verify(ctx, secret.New(keyCanary))
 	_, made := h.create(ctx, "n")

@@ -53,6 +53,10 @@ func checkOptions(kind providerKind, adminKey string, values option.Values) erro
 	return err
 }
 
+// nobody listens there: a port of the system's, since one that a test closed may be another
+// test's by now.
+const nobody = "http://127.0.0.1:1"
+
 // script is a server that says what a test makes up, and keeps what it was asked.
 type script struct {
 	*httptest.Server

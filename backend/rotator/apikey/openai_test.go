@@ -476,8 +476,7 @@ func TestOpenAICheck(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "service accounts: fail", results(lines))
 
-	api.Close()
-	lines, err = openProvider(t, openAIKind, api.BaseURL(), testAdminKey, option.Values{"project": "proj_x"}).check(ctx)
+	lines, err = openProvider(t, openAIKind, nobody, testAdminKey, option.Values{"project": "proj_x"}).check(ctx)
 	require.NoError(t, err)
 	require.Equal(t, "reach OpenAI: fail", results(lines))
 }

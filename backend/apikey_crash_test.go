@@ -27,19 +27,20 @@ type faultyTransport struct {
 	faults *enginetest.Faults
 }
 
-func (f faultyTransport) RoundTrip(r *http.Request) (resp *http.Response, err error) {
-	err = f.faults.Around(r.Method+" request", func() (err error) {
-		resp, err = f.inner.RoundTrip(r)
+func (f faultyTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	var served *http.Response
+	err := f.faults.Around(r.Method+" request", func() error {
+		resp, err := f.inner.RoundTrip(r) //nolint:bodyclose // whoever gets the answer closes it, or we below
+		served = resp
 		return err
 	})
 	switch {
 	case !errors.Is(err, enginetest.ErrInjected):
-		return resp, err
-	case resp == nil:
+		return served, err
+	case served == nil:
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: err}
 	}
-	_ = resp.Body.Close()
-	return nil, io.ErrUnexpectedEOF
+	return nil, errors.Join(io.ErrUnexpectedEOF, served.Body.Close())
 }
 
 // providerStage is a stage for a fake of a provider.

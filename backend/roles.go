@@ -352,7 +352,7 @@ func (e *Engine) earlierRole(ctx context.Context, role *store.Role) (*rotation.S
 // the target of a role that takes its name.
 func (s *subject) onlySearched(role *store.Role) bool {
 	return role.Type == s.role.Type && role.Connection == s.role.Connection && len(s.state.Incidents) == 0 &&
-		!slices.ContainsFunc(s.state.Versions, func(v rotation.Version) bool { return !v.Settled() && !(v.Lost() && v.Undo) })
+		!slices.ContainsFunc(s.state.Versions, func(v rotation.Version) bool { return !v.Settled() && (!v.Lost() || !v.Undo) })
 }
 
 // abandon gives up a creation that takes too long.

@@ -35,7 +35,7 @@ func (k Key) VerifyName(m Mark, mac string) bool {
 // nameMAC covers what the name says, and is none of a mark that Sign renders.
 func (k Key) nameMAC(m Mark) string {
 	h := hmac.New(sha256.New, k)
-	fmt.Fprintf(h, "name\x00%s\x00%s\x00%d\x00%s", m.ShortInstance(), m.Role, m.Version, m.RotationID)
+	h.Write(fmt.Appendf(nil, "name\x00%s\x00%s\x00%d\x00%s", m.ShortInstance(), m.Role, m.Version, m.RotationID))
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))[:shortMAC]
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
@@ -18,6 +19,10 @@ const maxActs = 200
 // work is one run of a role: it does what is due, one act after another, until
 // nothing is, and notes when to look again. One role's failure is its own.
 func (e *Engine) work(ctx context.Context, name string) {
+	if connection, ok := strings.CutPrefix(name, ofConnection); ok {
+		e.workOnRoots(ctx, connection)
+		return
+	}
 	ctx = withRun(ctx)
 	for range maxActs {
 		next, err := e.workOnce(ctx, name)

@@ -93,8 +93,10 @@ func openAIStage(t *testing.T) *enginetest.Stage {
 	t.Helper()
 	api := fakeapi.NewOpenAI()
 	api.AppearLate(time.Minute)
-	return providerStage(t, "openai", api.Server,
+	s := providerStage(t, "openai", api.Server,
 		option.Values{"base_url": api.BaseURL(), "project": api.Project()}, map[string]string{"admin_key": api.AdminKey()})
+	s.Rests = func() bool { return len(api.AdminKeys()) == 1 }
+	return s
 }
 
 var openAIScenarios = []enginetest.Scenario{
@@ -109,6 +111,7 @@ var openAIScenarios = []enginetest.Scenario{
 	{Name: "emergency", AtLeast: 30, Run: func(p *enginetest.Play) { p.Create(nil); p.Rotate(); p.Emergency(false); p.Wait(time.Minute) }},
 	{Name: "emergency, kill first", AtLeast: 30, Run: func(p *enginetest.Play) { p.Create(nil); p.Emergency(true); p.Wait(time.Minute) }},
 	{Name: "delete", AtLeast: 20, Deleted: true, Run: func(p *enginetest.Play) { p.Create(nil); p.Rotate(); p.Delete(); p.Wait(2 * time.Minute) }},
+	{Name: "rotate root", AtLeast: 30, Run: func(p *enginetest.Play) { p.Create(nil); p.RotateRoot(); p.Rotate(); p.Wait(2 * time.Minute) }},
 }
 
 // TestCrashAnywhereOpenAI is the signature test over HTTP: each request and each storage

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/ryanuber/go-glob"
 
@@ -38,7 +37,6 @@ type connections struct {
 	engine *Engine
 	mu     sync.Mutex
 	opened map[string]openConnection
-	roots  map[string]time.Time // when to look next for credentials that are to be ended
 	closed bool
 	ending sync.WaitGroup
 }
@@ -49,36 +47,23 @@ type openConnection struct {
 }
 
 func newConnections(e *Engine) *connections {
-	return &connections{engine: e, opened: map[string]openConnection{}, roots: map[string]time.Time{}}
+	return &connections{engine: e, opened: map[string]openConnection{}}
 }
 
 // open returns the open connection for a stored one. One whose own credential was
 // being rotated when a process ended is settled first.
 func (c *connections) open(ctx context.Context, doc *store.Connection) (rotator.Connection, error) {
-	if doc.NextSecrets != nil || c.looksForRoots(doc) {
+	if doc.NextSecrets != nil {
 		settled, err := c.engine.settleRoot(ctx, doc.Name)
 		if err != nil {
 			return nil, err
 		}
 		doc = settled
 	}
+	if doc.Unsettled() { // an error may have left it to nobody
+		c.engine.index.found(connectionLock(doc.Name), c.engine.clock.Now())
+	}
 	return c.get(doc)
-}
-
-// looksForRoots tells whether it is time to end what an earlier rotation of the
-// connection's own credential left.
-func (c *connections) looksForRoots(doc *store.Connection) bool {
-	if len(doc.Roots) == 0 {
-		return false
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now := c.engine.clock.Now()
-	if now.Before(c.roots[doc.Name]) {
-		return false
-	}
-	c.roots[doc.Name] = now.Add(lookForRoots)
-	return true
 }
 
 func (c *connections) get(doc *store.Connection) (rotator.Connection, error) {
@@ -196,9 +181,11 @@ func (e *Engine) Connection(ctx context.Context, name string) (*ConnectionView, 
 	return &ConnectionView{Name: doc.Name, Type: doc.Type, Values: values, RotatedTime: doc.RotatedTime}, nil
 }
 
-// connectionLock names the mutex of a connection's document; no role may have a
-// space in its name.
-func connectionLock(name string) string { return "connection " + name }
+// ofConnection begins the name under which the mutex of a connection's document, and its
+// place in the index, are known; no role may have a space in its name.
+const ofConnection = "connection "
+
+func connectionLock(name string) string { return ofConnection + name }
 
 // WriteConnection stores a connection: what is left out keeps its value, but a
 // secret does not follow an address.

@@ -27,6 +27,7 @@ const (
 // mintRoot lets the target make a connection's next credential, takes it into use once it
 // works, and ends the one before. A warning says what could not be ended yet.
 func (e *Engine) mintRoot(ctx context.Context, minter rotator.RootMinter, doc *store.Connection) ([]string, error) {
+	defer e.workers.add(whenDue, connectionLock(doc.Name)) // whatever is left, also by an error
 	conn, err := e.connections.get(doc)
 	if err != nil {
 		return nil, err

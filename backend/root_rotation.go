@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"maps"
+	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
@@ -71,7 +72,8 @@ func (e *Engine) rotateRoot(ctx context.Context, rooter rotator.RootRotator, doc
 	return nil
 }
 
-// settleRoot finds out which credential works after an interrupted rotation.
+// settleRoot finds out which credential works after an interrupted rotation, and ends what
+// is not used any more.
 func (e *Engine) settleRoot(ctx context.Context, name string) (*store.Connection, error) {
 	unlock, err := e.locks.lock(ctx, connectionLock(name))
 	if err != nil {
@@ -117,20 +119,44 @@ func (e *Engine) settleRootLocked(ctx context.Context, doc *store.Connection) (*
 	return &settled, nil
 }
 
-// resumeRoots settles what an earlier process left open, after an unseal.
-func (e *Engine) resumeRoots(ctx context.Context) {
+// scheduleRoots lets workers settle what an earlier process left open.
+func (e *Engine) scheduleRoots(ctx context.Context) error {
 	names, err := e.store.Connections(ctx)
 	if err != nil {
-		e.logger.Warn("could not list the connections", "error", err)
-		return
+		return err
 	}
 	for _, name := range names {
 		doc, err := e.store.Connection(ctx, name)
-		if err != nil || doc == nil || doc.NextSecrets == nil && len(doc.Roots) == 0 {
-			continue
+		if err != nil {
+			return err
 		}
-		if _, err := e.settleRoot(ctx, name); err != nil {
-			e.logger.Warn("a connection's new credential is not settled; tried again at its next use", "connection", name, "error", err)
+		if doc != nil && doc.Unsettled() {
+			e.index.found(connectionLock(name), e.clock.Now())
 		}
 	}
+	return nil
+}
+
+// workOnRoots settles a connection's own credential, and looks again later for what is
+// not ended yet.
+func (e *Engine) workOnRoots(ctx context.Context, name string) {
+	if e.config.Load().Paused || !e.system.Writable() {
+		e.index.forget(connectionLock(name)) // a rebuild finds it again
+		return
+	}
+	doc, err := e.settleRoot(ctx, name)
+	wait := time.Minute
+	switch {
+	case ctx.Err() != nil:
+		return
+	case fault.Is(err, fault.NotFound), err == nil && !doc.Unsettled():
+		e.index.forget(connectionLock(name))
+		return
+	case err != nil:
+		e.logger.Warn("a connection's own credential is not settled; tried again", "connection", name, "error", err)
+	default:
+		wait = lookForRoots
+	}
+	e.index.set(connectionLock(name), e.clock.Now().Add(wait))
+	e.nudge()
 }

@@ -35,7 +35,6 @@ func (e *Engine) dispatch() {
 // watch is the engine's own timer: it wakes at the next due time, so that nothing
 // waits for Vault's minute, and beats so that a pause of the process is noticed.
 func (e *Engine) watch() {
-	rootsResumed := false
 	for {
 		e.beat()
 		if e.system.Writable() && !e.config.Load().Paused {
@@ -43,10 +42,6 @@ func (e *Engine) watch() {
 				if err := e.rebuild(e.ctx); err != nil && e.ctx.Err() == nil {
 					e.logger.Error("could not list the roles; trying again", "error", err)
 				}
-			}
-			if !rootsResumed {
-				rootsResumed = true
-				e.resumeRoots(e.ctx)
 			}
 			e.dispatch()
 		}
@@ -92,6 +87,9 @@ func (e *Engine) rebuild(ctx context.Context) error {
 	}
 	// First: what leaks is more urgent than to know when the rest is due.
 	if err := e.resumeIncidents(ctx); err != nil {
+		return err
+	}
+	if err := e.scheduleRoots(ctx); err != nil {
 		return err
 	}
 	names, err := e.store.Roles(ctx)

@@ -39,6 +39,9 @@ type Stage struct {
 	Login func(rendered map[string]any) error
 	// Objects lists what is at the target and bears a mark.
 	Objects func() ([]string, error)
+	// Rests tells whether nothing is left to be done at the target beside the roles; nil
+	// where there is nothing beside them.
+	Rests func() bool
 	// Begin is told of the play before it begins, where the mount itself is the target.
 	Begin func(*Play)
 	// Step is how far the clock moves at a time.
@@ -535,9 +538,13 @@ func (p *Play) End(deleted bool) []string {
 }
 
 func (p *Play) waitForRest(most, step time.Duration, deleted bool) {
-	for end := p.Clock.Now().Add(most); p.Clock.Now().Before(end) && !p.settled(deleted); {
+	for end := p.Clock.Now().Add(most); p.Clock.Now().Before(end) && !p.atRest(deleted); {
 		p.step(step)
 	}
+}
+
+func (p *Play) atRest(deleted bool) bool {
+	return p.settled(deleted) && (p.stage.Rests == nil || p.stage.Rests())
 }
 
 func (p *Play) settled(deleted bool) bool {
@@ -593,7 +600,7 @@ func (p *Play) checkIncidents() {
 
 // checkLeft is promises 3 and 4: nothing is lost, nothing is left behind.
 func (p *Play) checkLeft(deleted bool) {
-	if !p.settled(deleted) {
+	if !p.atRest(deleted) {
 		raw, _ := json.Marshal(p.State())
 		p.violate("promise 3: it did not come to rest: %s", raw)
 	}

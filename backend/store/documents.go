@@ -67,6 +67,10 @@ type Connection struct {
 	RotatedTime time.Time `json:"rotated_time,omitzero"`
 }
 
+// Unsettled tells whether a rotation of the connection's own credential left something to
+// be done.
+func (c *Connection) Unsettled() bool { return c.NextSecrets != nil || len(c.Roots) > 0 }
+
 // NextRoot is how the target calls the next credential, and the one that it replaces.
 type NextRoot struct {
 	Name     string `json:"name"`

@@ -111,10 +111,10 @@ func (e *Engine) notEligible(ctx context.Context, s *subject, v *rotation.Versio
 		return "it never was current"
 	case v.Undo:
 		return "it is being undone"
-	case v.State == rotation.Retiring && v.ActivatedTime.IsZero():
-		return "it never was current"
 	case v.State == rotation.Standby && !v.Returns:
 		return "it never was current: rotate makes it so"
+	case v.ActivatedTime.IsZero():
+		return "it never was current"
 	case !v.HasMaterial:
 		return "its material was destroyed"
 	case v.State == rotation.Retiring && v.RetireBegun.IsZero(), v.State == rotation.Standby:

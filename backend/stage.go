@@ -227,8 +227,11 @@ func (e *Engine) aboutToTakeOver(s *subject, v *rotation.Version) bool {
 	if v.State != rotation.Standby || s.state.InFlight != nil {
 		return true
 	}
-	soon := soakOf(e.rotators[s.role.Type], s.role).Auto && !v.ReadyAt.After(e.clock.Now())
-	return soon && s.state.Intent == nil && s.state.Postponed == nil
+	now, wanted := e.clock.Now(), s.state.Intent
+	if wanted != nil {
+		return wanted.Version == v.Number && wanted.Attempt == 1 && !wanted.At.After(now)
+	}
+	return soakOf(e.rotators[s.role.Type], s.role).Auto && !v.ReadyAt.After(now) && s.state.Postponed == nil
 }
 
 // waitsFor says why a staged version is not current yet.

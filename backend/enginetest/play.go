@@ -227,12 +227,13 @@ func (p *Play) until(what string, reached func() bool, do func(ctx context.Conte
 // Create writes connection and role until both exist.
 func (p *Play) Create(extra option.Values) {
 	if p.stage.Connection != nil {
-		p.connect()
+		p.Connect()
 	}
 	p.createRole(RoleName, extra)
 }
 
-func (p *Play) connect() {
+// Connect writes the connection until it exists.
+func (p *Play) Connect() {
 	p.until("connection", func() bool {
 		_, err := p.engine.Connection(context.Background(), ConnectionName)
 		return err == nil

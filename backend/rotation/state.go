@@ -446,10 +446,11 @@ func (s *State) end(now time.Time) {
 // before and is not proven dead belongs to this incident too.
 func (s *State) Compromise(incident string, now time.Time) error {
 	s.CatchUp()
-	if staged := s.StandbyVersion(); staged != nil && staged.Staged { // readers of a pair were told of it
+	if staged := s.StandbyVersion(); staged != nil && staged.Staged { // readers of a pair were told of it, and none uses it yet
 		if err := s.giveUpStandby(now); err != nil {
 			return err
 		}
+		staged.RetireAt = now
 	}
 	for i := range s.Versions {
 		v := &s.Versions[i]

@@ -112,7 +112,8 @@ func (b *Backend) retirePath() *framework.Path {
 		HelpSynopsis: "End a retiring version before its grace is over.",
 		HelpDescription: `
 Refused while a ttl that some reader was given may still run, unless force=true.
-The current version cannot be retired.`,
+The current version cannot be retired. Of an API key that a person has to end at the
+provider, this looks at once whether it is refused by now.`,
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"testing"
 	"time"
 
@@ -189,6 +190,61 @@ var anthropicScenarios = []enginetest.Scenario{
 		p.Wait(time.Minute)
 	}},
 	{Name: "delete", AtLeast: 20, Deleted: true, Run: func(p *enginetest.Play) { p.Create(nil); p.Stage("second"); p.Delete(); p.Wait(2 * time.Minute) }},
+}
+
+// httpStage is a fresh account at an API that a ready-made definition describes.
+func httpStage(t *testing.T, definition string, api *fakeapi.Server) *enginetest.Stage {
+	t.Helper()
+	text, err := os.ReadFile("../docs/providers/" + definition)
+	require.NoError(t, err)
+	return providerStage(t, "http", api, option.Values{"base_url": api.URL(), "definition": string(text)}, map[string]string{"admin_key": api.AdminKey()})
+}
+
+// openRouterStage has keys that can be refused and brought back.
+func openRouterStage(t *testing.T) *enginetest.Stage {
+	t.Helper()
+	return httpStage(t, "openrouter.json", fakeapi.NewOpenRouter().Server)
+}
+
+// inPlaceKeyStage has one key, which a call changes.
+func inPlaceKeyStage(t *testing.T) *enginetest.Stage {
+	t.Helper()
+	api := fakeapi.NewInPlace()
+	s := httpStage(t, "inplace.json", api.Server)
+	key, _ := api.MakeByHand("the one")
+	s.RoleSecrets = secret.NewMap(map[string]string{"key": key})
+	s.Role["strategy"], s.Role["grace_period"] = "in_place", int64(0)
+	return s
+}
+
+var httpScenarios = []struct {
+	stage func(*testing.T) *enginetest.Stage
+	enginetest.Scenario
+}{
+	{openRouterStage, enginetest.Scenario{Name: "rollback to a disabled key", AtLeast: 40, Run: func(p *enginetest.Play) {
+		p.Create(nil)
+		first := p.Current()
+		p.Rotate()
+		p.Wait(3 * time.Minute)
+		p.Rollback(first)
+		p.Wait(2 * time.Minute)
+	}}},
+	{openRouterStage, enginetest.Scenario{Name: "emergency", AtLeast: 30, Run: func(p *enginetest.Play) { p.Create(nil); p.Rotate(); p.Emergency(true); p.Wait(time.Minute) }}},
+	{inPlaceKeyStage, enginetest.Scenario{Name: "in place", AtLeast: 20, Run: func(p *enginetest.Play) { p.Create(nil); p.Rotate(); p.Wait(time.Minute) }}},
+	{inPlaceKeyStage, enginetest.Scenario{Name: "in place, emergency", AtLeast: 20, Run: func(p *enginetest.Play) { p.Create(nil); p.Emergency(false); p.Wait(time.Minute) }}},
+}
+
+// TestCrashAnywhereHTTP is the same over definitions: keys that can be disabled, and one
+// that changes in place. There a lost answer blocks the role, and the operator rotates
+// again.
+func TestCrashAnywhereHTTP(t *testing.T) {
+	t.Parallel()
+	for _, s := range httpScenarios {
+		t.Run(s.Name, func(t *testing.T) {
+			t.Parallel()
+			enginetest.Enumerate(t, s.stage, s.Scenario)
+		})
+	}
 }
 
 // TestCrashAnywhereByHand is the same where a person makes the keys.

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
 )
 
@@ -24,6 +25,10 @@ type remembered struct {
 	// that takes them over: they are stored as material or not at all.
 	given    secret.Map
 	givenFor string
+	// minted is what the target made for the rotation of an id, until it is stored: the
+	// only copy there is.
+	minted    *rotator.Candidate
+	mintedFor string
 }
 
 func (m *memory) with(name string, do func(*remembered)) {
@@ -135,4 +140,19 @@ func (m *memory) handed(name, rotation string) (secrets secret.Map) {
 func (m *memory) issuedUntil(name string, version int) (until time.Time) {
 	m.with(name, func(r *remembered) { until = r.issued[version] })
 	return until
+}
+
+// keepMinted keeps what the target made until it is stored; nil once it is.
+func (m *memory) keepMinted(name, rotation string, made *rotator.Candidate) {
+	m.with(name, func(r *remembered) { r.minted, r.mintedFor = made, rotation })
+}
+
+// minted is what the target made for a rotation and could not be stored yet, or nil.
+func (m *memory) minted(name, rotation string) (made *rotator.Candidate) {
+	m.with(name, func(r *remembered) {
+		if r.mintedFor == rotation {
+			made = r.minted
+		}
+	})
+	return made
 }

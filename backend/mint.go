@@ -13,8 +13,9 @@ import (
 
 // Where the target mints the secret, its answer is the only copy there is. That the call
 // begins is journalled before; what it gave is stored as material before the journal says
-// so. Whoever finds the first without the second gives the version up: it is looked for
-// by its mark, and the next attempt runs under another id.
+// so, and kept by the process while storage fails. Whoever finds the first without the
+// second gives the version up: it is looked for by its mark, and the next attempt runs
+// under another id.
 
 // mints tells whether the target mints the secrets of a role.
 func mints(kind rotator.Rotator, role *store.Role) bool {
@@ -58,7 +59,8 @@ func (m *mintError) Error() string { return m.cause.Error() }
 // mintMaterial asks the target for a pending version's secret and stores it. still tells,
 // under the role's mutex, whether that is wanted yet.
 func (e *Engine) mintMaterial(ctx context.Context, s *subject, kind rotator.Rotator, v rotation.Version, still func(*subject) error) error {
-	if v.Lost() {
+	made := e.memory.minted(s.name, v.RotationID) // while storage failed
+	if v.Lost() && made == nil {
 		return &mintError{errLost}
 	}
 	change := func(change func(*rotation.Version) error) error {
@@ -74,17 +76,24 @@ func (e *Engine) mintMaterial(ctx context.Context, s *subject, kind rotator.Rota
 		})
 		return err
 	}
-	if err := change(func(v *rotation.Version) error { v.MintBegun = e.clock.Now(); return nil }); err != nil {
-		return err
+	if made == nil {
+		err := change(func(v *rotation.Version) error { v.MintBegun = e.clock.Now(); return nil })
+		if err != nil {
+			return err
+		}
+		if made, err = e.askForSecret(ctx, s, kind, v); err != nil {
+			return err
+		}
+		e.memory.keepMinted(s.name, v.RotationID, made)
 	}
-	candidate, err := e.askForSecret(ctx, s, kind, v)
-	if err != nil {
-		return err
-	}
-	return change(func(v *rotation.Version) error {
-		v.Identifier, v.Object, v.HasMaterial = candidate.Identifier, candidate.Object, true
-		return e.store.PutMaterial(ctx, s.name, v.Number, candidate.Material)
+	err := change(func(v *rotation.Version) error {
+		v.Identifier, v.Object, v.HasMaterial = made.Identifier, made.Object, true
+		return e.store.PutMaterial(ctx, s.name, v.Number, made.Material)
 	})
+	if !isStorage(err) { // stored, or not wanted any more
+		e.memory.keepMinted(s.name, "", nil)
+	}
+	return err
 }
 
 func (e *Engine) askForSecret(ctx context.Context, s *subject, kind rotator.Rotator, v rotation.Version) (*rotator.Candidate, error) {

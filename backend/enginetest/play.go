@@ -297,10 +297,15 @@ func (p *Play) stateOf(name string) *rotation.State {
 // Current is the version that readers get, 0 for none.
 func (p *Play) Current() int { return p.State().Current }
 
-// Rotate asks for a rotation until the version moved on.
+// Rotate asks for a rotation until the version moved on. Where a secret that changes in
+// place was lost, the operator does what the refusal says.
 func (p *Play) Rotate() {
 	before := p.Current()
 	p.until("rotate", func() bool { return p.Current() > before && p.State().InFlight == nil }, func(ctx context.Context, e *backend.Engine) error {
+		if p.State().Divergence != nil && p.inPlace() {
+			_, err := e.Reconcile(ctx, RoleName, backend.RotateRequest{Wait: backend.Wait})
+			return err
+		}
 		_, err := e.Rotate(ctx, RoleName, backend.RotateRequest{Wait: backend.Wait})
 		return err
 	})
@@ -640,10 +645,11 @@ func (p *Play) inPlace() bool {
 }
 
 // quietInPlace tells that nothing is on its way: exactly one stored version works
-// then, which is the current one.
+// then, which is the current one. Where the target's answer had the new secret and was
+// lost, the role is blocked for a person instead.
 func (p *Play) quietInPlace() bool {
 	s := p.State()
-	return s.InFlight == nil && s.Intent == nil && p.settled(false)
+	return s.InFlight == nil && s.Intent == nil && s.Blocked == "" && p.settled(false)
 }
 
 // checkInPlace finds by logging in which of the stored versions work.
@@ -656,10 +662,10 @@ func (p *Play) checkInPlace() {
 	var works []int
 	for _, v := range s.Versions {
 		material, err := disk.Material(context.Background(), RoleName, v.Number)
-		if err != nil || material["password"].Empty() {
+		if err != nil || len(material) == 0 {
 			continue
 		}
-		if p.stage.Login(map[string]any{"username": v.Identifier, "password": material["password"].Reveal()}) == nil {
+		if p.stage.Login(map[string]any{"username": v.Identifier, "password": material["password"].Reveal(), "primary_key": material["key"].Reveal()}) == nil {
 			works = append(works, v.Number)
 		}
 	}

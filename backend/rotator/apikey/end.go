@@ -90,8 +90,8 @@ func (*Rotator) endByHand(ctx context.Context, c *Connection, t *rotator.Target,
 	if a := t.Version.Attention; a == nil || a.Attempts < often {
 		p.AskAgain = askOften
 	}
-	p.NotYet = fmt.Sprintf("%s still accepts it (%s): %s. A key that was just ended may live for some minutes; write retire/%s to look again at once",
-		c.title(), answer, c.byHand().End, t.Role.Name)
+	p.NotYet = fmt.Sprintf("%s still accepts it (%s): %s. A key that was just ended may live for some minutes; write retire/%s with version=%d to look again at once",
+		c.title(), answer, c.byHand().End, t.Role.Name, t.Version.Number)
 	return p, nil
 }
 

@@ -19,8 +19,11 @@ type narrator struct {
 	vaultServer *vaulttest.Server
 	dir         string // where the commands run, and find their @files
 	chapter     int
-	secrets     []string
+	secrets     []learnt
 }
+
+// learnt is a secret, and what is shown in its place.
+type learnt struct{ secret, shown string }
 
 // heading begins a chapter.
 func (n *narrator) heading(title string) {
@@ -39,6 +42,16 @@ func (n *narrator) vault(ctx context.Context, args ...string) (string, error) {
 		return output, fmt.Errorf("vault %s: %w", strings.Join(args, " "), err)
 	}
 	return output, nil
+}
+
+// vaultEach runs one command after the other.
+func (n *narrator) vaultEach(ctx context.Context, commands ...[]string) error {
+	for _, args := range commands {
+		if _, err := n.vault(ctx, args...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // refused runs a vault command that must be answered with an error, and prints both.
@@ -85,22 +98,42 @@ func (n *narrator) fetch(ctx context.Context, path string) error {
 	return nil
 }
 
+// call calls a provider's API with a key, which is shown by a name, and prints it as curl would.
+func (n *narrator) call(ctx context.Context, url, name, key string, wanted int) error {
+	n.printf("$ curl -i -H \"Authorization: Bearer $%s\" %s\n", name, url)
+	a, err := ask(ctx, url, key)
+	if err != nil {
+		return err
+	}
+	n.printf("HTTP/1.1 %s\n\n%s\n\n", a.status, n.mask(a.body))
+	if a.code != wanted {
+		return fmt.Errorf("%s answered %s to %s, and should have answered %d", url, a.status, name, wanted)
+	}
+	return nil
+}
+
 var (
-	secretLine  = regexp.MustCompile(`(?m)^(?:password|token) +(\S+)$`)
+	secretLine  = regexp.MustCompile(`(?m)^(password|token|(?:primary|secondary)_key) +(\S+)$`)
 	urlPassword = regexp.MustCompile(`(://[^:/@\s]+:)[^@\s]+@`)
 )
 
-// learn remembers the passwords and tokens in an answer, so that they are masked wherever they turn up.
+// learn remembers the passwords, tokens and keys in an answer, so that they are masked wherever they
+// turn up. What is left of them is enough to see that they changed: API keys all begin alike.
 func (n *narrator) learn(answer string) {
 	for _, match := range secretLine.FindAllStringSubmatch(answer, -1) {
-		n.secrets = append(n.secrets, match[1])
+		secret := match[2]
+		shown := secret[:min(4, len(secret)/3)] + "********"
+		if strings.HasSuffix(match[1], "_key") && len(secret) >= 40 {
+			shown = secret[:8] + "********" + secret[len(secret)-4:]
+		}
+		n.secrets = append(n.secrets, learnt{secret, shown})
 	}
 }
 
-// mask leaves the first characters of a secret, enough to see that it changed.
+// mask hides what was learnt.
 func (n *narrator) mask(text string) string {
-	for _, secret := range n.secrets {
-		text = strings.ReplaceAll(text, secret, secret[:min(4, len(secret)/3)]+"********")
+	for _, known := range n.secrets {
+		text = strings.ReplaceAll(text, known.secret, known.shown)
 	}
 	return urlPassword.ReplaceAllString(text, "$1********@")
 }

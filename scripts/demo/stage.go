@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/fakeapi"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/vaulttest"
 )
@@ -20,6 +21,7 @@ const (
 	admin      = "vault_admin"
 	appName    = "orders-api"
 	issuerName = "issuer"
+	callerName = "assistant"
 )
 
 // appPolicy is all that the application may do in Vault.
@@ -34,10 +36,18 @@ const issuerPolicy = `path "rotation/sign/session" {
 }
 `
 
-// A stage is the two servers, and the folder in which the commands run.
+// callerPolicy is all that the application that calls an API may do in Vault.
+const callerPolicy = `path "rotation/creds/llm" {
+  capabilities = ["read"]
+}
+`
+
+// A stage is the two servers, the stand-ins of providers, and the folder in which the commands run.
 type stage struct {
 	postgres *pgtest.Server
 	vault    *vaulttest.Server
+	openai   *fakeapi.OpenAI
+	stripe   *fakeapi.Stripe
 	dir      string
 }
 
@@ -73,6 +83,9 @@ func raise(ctx context.Context, say *narrator) (_ *stage, err error) {
 	if err := s.prepareDatabase(ctx); err != nil {
 		return nil, fmt.Errorf("prepare the database: %w", err)
 	}
+	if err := s.prepareProviders(); err != nil {
+		return nil, err
+	}
 	say.text("The database %q has a group role %q that owns a table, and an admin user %q.", database, group, admin)
 	say.text("Ready after %.0f seconds.", time.Since(started).Seconds())
 	return s, nil
@@ -101,6 +114,25 @@ func (s *stage) prepareDatabase(ctx context.Context) error {
 		"postgres-ca.pem":    s.postgres.CAPEM(),
 		appName + ".hcl":     appPolicy,
 		issuerName + ".hcl":  issuerPolicy,
+		callerName + ".hcl":  callerPolicy,
+	} {
+		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(content), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prepareProviders starts the stand-ins, and does what a person does at a provider: make the admin
+// key, and the keys that no call makes.
+func (s *stage) prepareProviders() error {
+	s.openai, s.stripe = fakeapi.NewOpenAI(), fakeapi.NewStripe()
+	first, _ := s.stripe.MakeByHand("payments")
+	second, _ := s.stripe.MakeByHand("payments, the next one")
+	for name, content := range map[string]string{
+		"openai-admin-key.txt": s.openai.AdminKey(),
+		"stripe-key-1.txt":     first,
+		"stripe-key-2.txt":     second,
 	} {
 		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(content), 0o600); err != nil {
 			return err
@@ -114,6 +146,10 @@ func (s *stage) strike() error {
 	var errs []error
 	if s.vault != nil {
 		errs = append(errs, s.vault.Close())
+	}
+	if s.openai != nil {
+		s.openai.Close()
+		s.stripe.Close()
 	}
 	if s.postgres != nil {
 		errs = append(errs, s.postgres.Stop())

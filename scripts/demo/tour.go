@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -61,7 +62,7 @@ masked in this text only.) Its policy lets it read this one path and nothing els
 	say.text("From now on %q opens a new connection every 50 ms.", appName)
 
 	for _, part := range []func(context.Context, *narrator, *stage, *application) error{
-		rotate, emergency, rollback, tokens, look,
+		rotate, emergency, rollback, tokens, keys, look,
 	} {
 		if err := part(ctx, say, s, app); err != nil {
 			return err
@@ -90,11 +91,7 @@ the grace period, so that readers have time to change over.
 	if err := s.until(ctx, app, "the application to use version 2", func(c counts) bool { return c.current == 2 }); err != nil {
 		return err
 	}
-	dead := func() (bool, error) {
-		version, err := s.version(ctx, 1)
-		return version["state"] == "retired" && version["proven_dead"] == true, err
-	}
-	if err := s.poll(ctx, "version 1 to be retired and proven dead", dead); err != nil {
+	if err := s.untilDead(ctx, "database", 1); err != nil {
 		return err
 	}
 	if _, err := say.vault(ctx, "read", "-format=json", "-field=versions", "rotation/status/database"); err != nil {
@@ -133,7 +130,7 @@ never be rolled back to. What was done is kept in an incident.
 	}
 	say.text(`The application held the leaked password: it was refused %d time(s), read again and went on.
 `, after.refused-before.refused)
-	incident, err := s.incident(ctx)
+	incident, err := s.incident(ctx, "database")
 	if err != nil {
 		return err
 	}
@@ -258,9 +255,9 @@ func (s *stage) poll(ctx context.Context, what string, holds func() (bool, error
 	}
 }
 
-// version is one version of the role, as status tells it.
-func (s *stage) version(ctx context.Context, wanted int) (map[string]any, error) {
-	answer, err := s.vault.Client().Logical().ReadWithContext(ctx, "rotation/status/database")
+// version is one version of a role, as status tells it.
+func (s *stage) version(ctx context.Context, role string, wanted int) (map[string]any, error) {
+	answer, err := s.vault.Client().Logical().ReadWithContext(ctx, "rotation/status/"+role)
 	if err != nil {
 		return nil, err
 	}
@@ -271,12 +268,12 @@ func (s *stage) version(ctx context.Context, wanted int) (map[string]any, error)
 			return version, nil
 		}
 	}
-	return nil, fmt.Errorf("status does not know version %d", wanted)
+	return nil, fmt.Errorf("status does not know version %d of %s", wanted, role)
 }
 
-// incident is the id of the last rotation's incident.
-func (s *stage) incident(ctx context.Context) (string, error) {
-	answer, err := s.vault.Client().Logical().ReadWithDataWithContext(ctx, "rotation/history/database", map[string][]string{"limit": {"1"}})
+// incident is the id of the incident of a role's last rotation.
+func (s *stage) incident(ctx context.Context, role string) (string, error) {
+	answer, err := s.vault.Client().Logical().ReadWithDataWithContext(ctx, "rotation/history/"+role, map[string][]string{"limit": {"1"}})
 	if err != nil {
 		return "", err
 	}
@@ -318,8 +315,13 @@ func develop(ctx context.Context, say *narrator, s *stage) error {
   vault write rotation/sign/session claims='{"sub": "user-1"}'
   curl $VAULT_ADDR/v1/rotation/jwks/session
 
+  vault write rotation/connections/openai type=openai project=%s \
+    base_url=%s allow_insecure_http=true admin_key=@%s   # a stand-in, no account
+  vault write rotation/roles/llm type=api-key connection=openai
+  vault read rotation/creds/llm
+
   psql '%s'      # the database, as its superuser
-`, s.postgres.URL("postgres", s.postgres.SuperuserPassword(), database))
+`, s.openai.Project(), s.openai.BaseURL(), filepath.Join(s.dir, "openai-admin-key.txt"), s.postgres.URL("postgres", s.postgres.SuperuserPassword(), database))
 	<-ctx.Done()
 	say.text("\nstopping")
 	return nil

@@ -341,3 +341,42 @@ func TestInPlaceKeyWhoseAnswerIsLost(t *testing.T) {
 	require.Equal(t, rotation.Current, staged.Version.State)
 	require.Equal(t, third, b.creds().Data["primary_key"])
 }
+
+// A write of a connection does not forget an admin key that could not be ended yet.
+func TestReplacedAdminKeyIsEndedWhateverIsWritten(t *testing.T) {
+	t.Parallel()
+	api := fakeapi.NewOpenAI()
+	old := api.AdminKey()
+	b := newByHand(t, "openai", api.Server, option.Values{"base_url": api.BaseURL(), "project": api.Project()},
+		map[string]string{"admin_key": old}, api.MakeByHand)
+	api.Fail(-1, fakeapi.On("DELETE", "/v1/organization/admin_api_keys/*"), 503, nil, api.ErrorBody(503, "try again"))
+	var warnings []string
+	require.NoError(t, b.Act(func(ctx context.Context, e *backend.Engine) (err error) {
+		warnings, err = e.RotateRoot(ctx, enginetest.ConnectionName)
+		return err
+	}))
+	require.Contains(t, warnings[0], "not ended yet")
+	require.True(t, api.Works(old))
+
+	_, err := b.Engine().WriteConnection(t.Context(), backend.Write{Name: enginetest.ConnectionName, Given: option.Values{"allowed_roles": []string{"app"}}})
+	require.NoError(t, err)
+	api.Heal()
+	b.waitUntil("the old admin key ends", 30*time.Minute, func() bool { return len(api.AdminKeys()) == 1 })
+	require.False(t, api.Works(old))
+}
+
+// Whoever reads a key must not be able to have it ended by a role of their own.
+func TestKeyOfAnotherRoleIsNotTaken(t *testing.T) {
+	t.Parallel()
+	b := anthropicByHand(t)
+	key, _ := b.created(nil)
+	err := b.Act(func(ctx context.Context, e *backend.Engine) error {
+		_, err := e.WriteRole(ctx, backend.Write{
+			Name: "mine", Given: option.Values{"type": "api-key", "connection": enginetest.ConnectionName},
+			Secrets: secret.NewMap(map[string]string{"key": key}),
+		})
+		return err
+	})
+	requireKind(t, fault.Target, err, "another role")
+	require.True(t, b.api.Works(key))
+}

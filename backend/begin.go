@@ -132,6 +132,11 @@ func (e *Engine) mint(ctx context.Context, s *subject, rotationID string) (*rota
 	if by := s.occupant(planned.Identifier); by != nil && !changesInPlace(kind, s.role) {
 		return nil, &occupiedError{by: *by}
 	}
+	if _, stages := kind.(rotator.Stager); stages && t.Role.Secrets != nil {
+		if err := e.heldElsewhere(ctx, s, planned.Material); err != nil {
+			return nil, err
+		}
+	}
 	v.Identifier, v.Object, v.HasMaterial = planned.Identifier, planned.Object, len(planned.Material) > 0
 	if v.HasMaterial { // else the target mints it
 		err = e.store.PutMaterial(ctx, s.name, v.Number, planned.Material)

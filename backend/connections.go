@@ -211,6 +211,9 @@ func (e *Engine) WriteConnection(ctx context.Context, w Write) (warnings []strin
 	if warnings, err = kind.CheckConnection(configOf(doc, doc.Secrets)); err != nil {
 		return nil, err
 	}
+	if err := e.anchored(ctx, kind, before, doc); err != nil {
+		return nil, err
+	}
 	if doc.Verify {
 		if err := e.ping(ctx, kind, configOf(doc, doc.Secrets)); err != nil {
 			return nil, fmt.Errorf("connection %s was not written: %w", w.Name, err)
@@ -226,6 +229,29 @@ func (e *Engine) WriteConnection(ctx context.Context, w Write) (warnings []strin
 		e.forgetAll()
 	}
 	return warnings, nil
+}
+
+// anchored refuses to move a connection whose roles' secrets would be sent elsewhere.
+func (e *Engine) anchored(ctx context.Context, kind rotator.ConnectionKind, before, after *store.Connection) error {
+	a, ok := kind.(rotator.Anchored)
+	if !ok || before == nil {
+		return nil
+	}
+	was, err := a.Anchor(configOf(before, nil))
+	if err != nil {
+		return err
+	}
+	is, err := a.Anchor(configOf(after, nil))
+	if err != nil || was == is {
+		return err
+	}
+	users, err := e.usersOf(ctx, before.Name)
+	if err != nil || len(users) == 0 {
+		return err
+	}
+	moved := kind.Options().Changed(before.Values, after.Values, func(o option.Option) bool { return o.Address })
+	return fault.New(fault.Conflict, "connection %q cannot lead elsewhere (%s changed) while roles use it, whose secrets would be sent there: make another connection; it is used by %s",
+		before.Name, strings.Join(moved, ", "), joinFirst(users, 10))
 }
 
 // givesAll tells whether a write brings every stored secret anew: what an
@@ -250,6 +276,7 @@ func (e *Engine) mergeConnection(before *store.Connection, w Write) (*store.Conn
 			return nil, nil, fault.Field("type", "is %s and cannot be changed: make another connection", before.Type)
 		}
 		doc.Type, doc.Values, doc.Secrets, doc.RotatedTime = before.Type, maps.Clone(before.Values), maps.Clone(before.Secrets), before.RotatedTime
+		doc.Roots = before.Roots
 		common = connectionCommon{Verify: before.Verify, AllowedRoles: before.AllowedRoles}
 	}
 	kind, err := e.connectionKind(doc.Type)
@@ -347,17 +374,11 @@ func (e *Engine) DeleteConnection(ctx context.Context, name string) error {
 
 // usersOf names the roles of a connection.
 func (e *Engine) usersOf(ctx context.Context, connection string) (users []string, err error) {
-	names, err := e.store.Roles(ctx)
+	names, err := e.everyName(ctx)
 	if err != nil {
 		return nil, err
 	}
-	buried, err := e.store.Tombstones(ctx)
-	if err != nil {
-		return nil, err
-	}
-	names = append(names, buried...)
-	slices.Sort(names)
-	for _, name := range slices.Compact(names) {
+	for _, name := range names {
 		s, err := e.load(ctx, name)
 		if fault.Is(err, fault.NotFound) {
 			continue

@@ -127,6 +127,21 @@ func (e *Engine) leaking(ctx context.Context, scope EmergencyScope) ([]*subject,
 // candidates are the names that may be of a scope, from storage and not from the
 // index: a role that the index could not read may leak like any other.
 func (e *Engine) candidates(ctx context.Context, scope EmergencyScope) ([]string, error) {
+	names, err := e.everyName(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(names, func(name string) bool {
+		connection, known := e.summaries.connection(name)
+		if scope.Connection != "" && !known {
+			return false
+		}
+		return !scope.includes(name, connection)
+	}), nil
+}
+
+// everyName lists all roles, and the deleted ones that are not gone.
+func (e *Engine) everyName(ctx context.Context) ([]string, error) {
 	names, err := e.store.Roles(ctx)
 	if err != nil {
 		return nil, err
@@ -137,13 +152,7 @@ func (e *Engine) candidates(ctx context.Context, scope EmergencyScope) ([]string
 	}
 	names = append(names, ended...)
 	slices.Sort(names)
-	return slices.DeleteFunc(slices.Compact(names), func(name string) bool {
-		connection, known := e.summaries.connection(name)
-		if scope.Connection != "" && !known {
-			return false
-		}
-		return !scope.includes(name, connection)
-	}), nil
+	return slices.Compact(names), nil
 }
 
 // checkScope returns the field that chooses the roles.

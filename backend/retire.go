@@ -149,7 +149,7 @@ func (e *Engine) prove(ctx context.Context, s *subject, number int) error {
 		return err
 	}
 	v := s.state.Version(number)
-	proof := rotation.Proof{Unprovable: true, Result: "this type of secret has no way to prove it"}
+	proof, alive := rotation.Proof{Unprovable: true, Result: "this type of secret has no way to prove it"}, false
 	if prober, ok := kind.(rotator.Prober); ok {
 		t, err := e.target(ctx, s, *v)
 		var answer rotator.Proof
@@ -165,7 +165,8 @@ func (e *Engine) prove(ctx context.Context, s *subject, number int) error {
 		case err != nil:
 			proof = rotation.Proof{Result: "not proven: " + failureOf(err, nil).Message}
 		default:
-			proof = rotation.Proof{Dead: answer.Dead, Result: answer.Result}
+			proof = rotation.Proof{Dead: answer.Dead, Result: answer.Result, Unprovable: answer.Unprovable}
+			alive = answer.Alive
 		}
 	}
 	proof.Time = e.clock.Now()
@@ -176,6 +177,11 @@ func (e *Engine) prove(ctx context.Context, s *subject, number int) error {
 		}
 		s.dirtyIncidents()
 		v.Proof = &proof
+		if alive { // its end took no hold, or did not last
+			v.Undo = v.State == rotation.Disabled || v.State == rotation.Retired
+			v.KilledTime = time.Time{}
+			v.Attention = attention(v.Attention, proof.Time, proof.Result, 0, false)
+		}
 		return nil
 	})
 	return err

@@ -117,9 +117,21 @@ func (e *Engine) endRoots(ctx context.Context, doc *store.Connection) (*store.Co
 	if err != nil || !ok {
 		return doc, err
 	}
+	inUse := ""
+	if slices.ContainsFunc(doc.Roots, func(r store.Root) bool { return r.ID != "" }) {
+		if err := e.effect(ctx, func(ctx context.Context) (err error) {
+			inUse, err = minter.RootID(ctx, conn)
+			return err
+		}); err != nil {
+			return doc, err
+		}
+	}
 	var left []store.Root
 	var failed error
 	for _, root := range doc.Roots {
+		if root.ID != "" && root.ID == inUse { // an operator wrote it back
+			continue
+		}
 		err := e.effect(ctx, func(ctx context.Context) error { return minter.EndRoot(ctx, conn, root.ID, root.Name) })
 		if err != nil {
 			failed = err

@@ -59,6 +59,9 @@ func (e *Engine) Stage(ctx context.Context, name string, r StageRequest) (*Stage
 		return nil, err
 	}
 	if !known {
+		if err := e.heldElsewhere(ctx, s, material); err != nil {
+			return nil, err
+		}
 		v.StagedBy = &by
 		if number, err = e.keepStaged(ctx, s, kind, *v, material, r.Force); err != nil {
 			return nil, e.unsure(name, err)
@@ -144,6 +147,40 @@ func (e *Engine) alreadyHanded(ctx context.Context, s *subject, material secret.
 		return 0, false, fault.New(fault.Conflict, "this secret is version %d of %s, which is %s: hand in another one", v.Number, s.name, v.State)
 	}
 	return 0, false, nil
+}
+
+// heldElsewhere refuses a secret that another role of the type has: one of the two would
+// end it while the other's readers use it.
+func (e *Engine) heldElsewhere(ctx context.Context, s *subject, material secret.Map) error {
+	names, err := e.everyName(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if typ, known := e.summaries.typeOf(name); name == s.name || known && typ != s.role.Type {
+			continue
+		}
+		other, err := e.load(ctx, name)
+		if fault.Is(err, fault.NotFound) || err == nil && other.role.Type != s.role.Type {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for _, v := range other.state.Versions {
+			if !v.HasMaterial || v.Settled() {
+				continue
+			}
+			held, err := e.store.Material(ctx, name, v.Number)
+			if err != nil {
+				return err
+			}
+			if held.Equal(material) {
+				return fault.New(fault.Conflict, "this secret is in the hands of another role of type %s, which ends it in its own time", s.role.Type)
+			}
+		}
+	}
+	return nil
 }
 
 // keepStaged stores a proven secret: material, then the Put that lets it stand by.

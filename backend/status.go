@@ -123,6 +123,14 @@ func (m *summaries) connection(name string) (connection string, known bool) {
 	return connection, known
 }
 
+// typeOf is that of a role, as far as it is known.
+func (m *summaries) typeOf(name string) (typ string, known bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s, known := m.by[name]
+	return s.Type, known
+}
+
 func (m *summaries) all() []summary {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -185,6 +185,11 @@ type Prober interface {
 type Proof struct {
 	Dead   bool
 	Result string // one sentence, with the target's own code
+	// Alive tells that the target accepted the version: ending it is done again.
+	Alive bool
+	// Unprovable tells that the target refuses it, and that nothing is left which it could
+	// accept on the same path.
+	Unprovable bool
 }
 
 // InUser tells who still uses a version.
@@ -396,6 +401,14 @@ type ConnectionKind interface {
 	Ping(ctx context.Context, conn Connection) error
 	// Check says line by line what the credential may do.
 	Check(ctx context.Context, conn Connection) ([]Line, error)
+}
+
+// Anchored is implemented by connection types to whose target the secrets of roles are sent
+// as they are, or at which ids mean something only there: while a role uses a connection,
+// what Anchor gives does not change.
+type Anchored interface {
+	// Anchor is where the secrets go, without the connection's own.
+	Anchor(c *ConnectionConfig) (string, error)
 }
 
 // RootRotator is a connection type whose own credential can be rotated.

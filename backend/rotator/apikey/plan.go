@@ -63,11 +63,14 @@ func (*Rotator) Stage(ctx context.Context, t *rotator.Target) (*rotator.Candidat
 	if err := c.checkKey(key); err != nil {
 		return nil, err
 	}
-	o := object{Handed: true, Reference: reference{ID: id}}
-	if c.abilities().Identify {
+	o := object{Handed: true}
+	switch {
+	case c.abilities().Identify:
 		if o.Reference, err = c.identify(ctx, key, id); err != nil {
 			return nil, err
 		}
+	case id != "": // whoever gives it could name anybody's key, which we would end
+		return nil, fault.Field("key_id", "cannot be checked at %s: leave it out, and end the key by hand when its time is over", c.title())
 	}
 	return candidate(key, o, c.abilities())
 }

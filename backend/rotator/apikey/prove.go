@@ -125,7 +125,7 @@ func (*Rotator) Probe(ctx context.Context, t *rotator.Target) (rotator.Proof, er
 	}
 	answer, err := c.verify(ctx, key)
 	if err == nil {
-		return rotator.Proof{Result: fmt.Sprintf("%s still accepts it (%s): a key that was just ended may live for some minutes", c.title(), answer)}, nil
+		return rotator.Proof{Alive: true, Result: fmt.Sprintf("%s still accepts it (%s): a key that was just ended may live for some minutes", c.title(), answer)}, nil
 	}
 	if !fault.Is(err, fault.AuthFailed) {
 		return rotator.Proof{}, in("probe the old key", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -11,14 +12,24 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/schedule"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
 
 // maxActs bounds one run of a role, so that a fault of ours cannot spin for ever.
 const maxActs = 200
 
+// afterPanic is the wait before a role is looked at again.
+const afterPanic = 10 * time.Minute
+
 // work is one run of a role: it does what is due, one act after another, until
 // nothing is, and notes when to look again. One role's failure is its own.
 func (e *Engine) work(ctx context.Context, name string) {
+	defer func() {
+		if fault := recover(); fault != nil { // a fault of ours over one role must not end the others
+			e.logger.Error("gave up on a role for now", "role", name, "panic", fault, "stack", string(debug.Stack()))
+			e.index.set(name, e.clock.Now().Add(afterPanic))
+		}
+	}()
 	if connection, ok := strings.CutPrefix(name, ofConnection); ok {
 		e.workOnRoots(ctx, connection)
 		return
@@ -326,10 +337,16 @@ func (e *Engine) afterFailure(s *subject, r *rotation.Rotation, why rotation.Fai
 		return rotation.AfterFailure{Blocked: fmt.Sprintf("%d attempts failed, the last with: %s", r.Attempt, why.Message)}
 	}
 	then := rotation.AfterFailure{Retry: r.Retry(nextID, e.clock.Now().Add(schedule.Backoff(r.Attempt+1)))}
-	if kind, ok := e.rotators[s.role.Type].(rotator.Irreversible); ok && kind.PrepareIsIrreversible(roleView(s.role, nil)) {
+	if irreversible(e.rotators[s.role.Type], s.role) {
 		then.Keep, then.Retry.Version = true, r.Version
 	}
 	return then
+}
+
+// irreversible tells whether what a role's rotations do at the target cannot be undone.
+func irreversible(kind rotator.Rotator, role *store.Role) bool {
+	i, ok := kind.(rotator.Irreversible)
+	return ok && i.PrepareIsIrreversible(roleView(role, nil))
 }
 
 // retryAfter is the wait after so many attempts of an effect on a version.

@@ -61,6 +61,9 @@ func (e *Engine) begin(ctx context.Context, s *subject, i rotation.Intent) error
 	if postponed, err := e.lookBefore(ctx, s, i); postponed || err != nil {
 		return err
 	}
+	if i.Version == 0 {
+		i.Version = s.keptFor(i)
+	}
 	if i.Version == 0 && !i.Reconcile {
 		if waits, err := e.takeStandby(ctx, s, &i); waits || err != nil {
 			return err
@@ -106,6 +109,20 @@ func (s *subject) nextNumber() int {
 	return highest + 1
 }
 
+// keptFor is the version that exists and serves an intent which names none: one that
+// cannot be undone, or, where a role is reconciled, the one that is staged; 0 for none.
+// What is reconciled is numbered above everything seen.
+func (s *subject) keptFor(i rotation.Intent) int {
+	v := s.state.KeptCandidate()
+	if staged := s.state.StandbyVersion(); v == nil && i.Reconcile && staged != nil && staged.Staged {
+		v = staged
+	}
+	if v == nil || i.Reconcile && s.state.Divergence != nil && v.Number <= s.state.Divergence.Highest {
+		return 0
+	}
+	return v.Number
+}
+
 // mint plans a new version and stores its material. Nothing happened outside, and
 // until the journal names the version its material is nobody's.
 func (e *Engine) mint(ctx context.Context, s *subject, rotationID string) (*rotation.Version, error) {
@@ -137,6 +154,7 @@ func (e *Engine) mint(ctx context.Context, s *subject, rotationID string) (*rota
 			return nil, err
 		}
 	}
+	v.Irreversible = irreversible(kind, s.role)
 	v.Identifier, v.Object, v.HasMaterial = planned.Identifier, planned.Object, len(planned.Material) > 0
 	if v.HasMaterial { // else the target mints it
 		err = e.store.PutMaterial(ctx, s.name, v.Number, planned.Material)

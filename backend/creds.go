@@ -26,6 +26,9 @@ func (e *Engine) Creds(ctx context.Context, name string, reader Actor) (*Creds, 
 	now := e.clock.Now()
 	e.observe(name, snap.current.version, reader, now)
 	ttl, second := snap.pair(now)
+	if second != nil && !second.retireAt.IsZero() && !e.system.Writable() { // the node that ends it would not know
+		ttl, second = snap.ttl(now), nil
+	}
 	out := snap.answer(snap.current, ttl)
 	if second != nil {
 		maps.Copy(out.Data, second.data)

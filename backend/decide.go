@@ -305,15 +305,15 @@ func rulePromote(v view) decision {
 // or to wait for a person.
 func ruleStage(v view) decision {
 	s := v.state
-	if !v.soak.Waits() || s.StandbyVersion() != nil {
-		return decision{}
-	}
 	var backOff time.Time
 	if s.Ahead != nil {
 		backOff = s.Ahead.At
 	}
-	if begun := s.AheadVersion(); begun != nil && !begun.Returns && s.InFlight == nil && !s.Deleted && !v.frozen() {
+	if begun := s.AheadVersion(); begun != nil && begun.Staged && s.InFlight == nil && !s.Deleted && !v.frozen() {
 		return decision{act: actAhead, at: later(v.now, backOff)}
+	}
+	if !v.soak.Waits() || s.StandbyVersion() != nil {
+		return decision{}
 	}
 	at := v.dueAt()
 	if at.IsZero() {

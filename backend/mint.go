@@ -84,7 +84,6 @@ func (e *Engine) mintMaterial(ctx context.Context, s *subject, kind rotator.Rota
 		if made, err = e.askForSecret(ctx, s, kind, v); err != nil {
 			return err
 		}
-		e.memory.keepMinted(s.name, v.RotationID, made)
 	}
 	err := change(func(v *rotation.Version) error {
 		v.Identifier, v.Object, v.HasMaterial = made.Identifier, made.Object, true
@@ -115,6 +114,9 @@ func (e *Engine) askForSecret(ctx context.Context, s *subject, kind rotator.Rota
 	})
 	if err != nil && !errors.Is(err, errInterrupted) {
 		err = &mintError{err}
+	}
+	if candidate != nil { // also where we are to stop: it is the only copy
+		e.memory.keepMinted(s.name, v.RotationID, candidate)
 	}
 	return candidate, err
 }

@@ -253,7 +253,7 @@ func (e *Engine) trim(ctx context.Context, s *subject) error {
 
 // expired tells whether a version's material can be of no use any more.
 func expired(v *rotation.Version) bool {
-	return v.HasMaterial && v.Settled() && (v.Compromised || v.State == rotation.Discarded)
+	return v.HasMaterial && v.Settled() && (v.Compromised || v.State == rotation.Discarded && v.Left == "")
 }
 
 // expired lists such versions.
@@ -273,10 +273,7 @@ func (e *Engine) Retire(ctx context.Context, name string, r RetireRequest) (*rot
 		return nil, err
 	}
 	var number int
-	_, err := e.update(ctx, name, func(s *subject) error {
-		if s.state.Deleted {
-			return notFound(name)
-		}
+	_, err := e.update(ctx, name, func(s *subject) error { // of a deleted role too: a person may have to end what it left
 		if s.state.InFlight != nil {
 			return conflictInFlight(s.state.InFlight)
 		}

@@ -195,8 +195,7 @@ func (e *Engine) changeRole(ctx context.Context, before, role *store.Role, warni
 	if err := e.store.PutRole(ctx, role); err != nil {
 		return nil, err
 	}
-	now.role = role
-	e.summaries.set(now)
+	e.summaries.set(e.subject(role.Name, role, now.state, false))
 	e.workers.add(whenDue, role.Name)
 	return &RoleWritten{Role: role, Warnings: warnings}, nil
 }
@@ -260,9 +259,8 @@ func (e *Engine) createRole(ctx context.Context, role *store.Role, w Write, warn
 	}
 	e.workers.add(forOne, role.Name)
 	r, err := e.outcome(ctx, role.Name, id, createWithin, expected)
-	var person *rotator.WaitsForPerson
-	if errors.As(err, &person) {
-		return &RoleWritten{Role: role, Warnings: append(warnings, "the role has no secret yet: "+person.What)}, nil
+	if waits := e.waitsForFirst(ctx, role.Name, err); waits != "" {
+		return &RoleWritten{Role: role, Warnings: append(warnings, "the role has no secret yet: "+waits)}, nil
 	}
 	if err == nil && r.Outcome == rotation.Succeeded {
 		return &RoleWritten{Role: role, Warnings: warnings, Rotation: r}, nil
@@ -277,6 +275,22 @@ func (e *Engine) createRole(ctx context.Context, role *store.Role, w Write, warn
 	}
 	e.awaitGone(ctx, role.Name)
 	return nil, fault.New(fault.KindOf(err), "role %s was not created: %w", role.Name, err)
+}
+
+// waitsForFirst is what a person has to do before a new role has a secret; "" if nothing.
+// The answer of the Put that says so may be lost.
+func (e *Engine) waitsForFirst(ctx context.Context, name string, outcome error) string {
+	if person := (*rotator.WaitsForPerson)(nil); errors.As(outcome, &person) {
+		return person.What
+	}
+	if outcome == nil {
+		return ""
+	}
+	s, err := e.load(ctx, name)
+	if err != nil || s.state.Deleted || s.state.Current != 0 {
+		return ""
+	}
+	return s.state.ActionRequired
 }
 
 // imports tells whether a new role takes over a secret that exists already.
@@ -318,8 +332,8 @@ func (e *Engine) storeNewRole(ctx context.Context, role *store.Role, intent *rot
 	if err := e.store.PutRole(ctx, role); err != nil {
 		return e.unsure(role.Name, errors.Join(err, e.store.DeleteRole(ctx, role.Name)))
 	}
-	e.summaries.set(&subject{name: role.Name, role: role, state: state})
-	if len(earlier.Versions) > 0 { // they are in the new state now, which counts from here on
+	e.summaries.set(e.subject(role.Name, role, state, false))
+	if earlier.Deleted { // what it left is in the new state now, which counts from here on
 		return e.store.PutTombstone(ctx, role.Name, &store.Tombstone{Highest: earlier.Highest, Revision: earlier.Revision})
 	}
 	return nil
@@ -336,8 +350,11 @@ func (e *Engine) earlierRole(ctx context.Context, role *store.Role) (*rotation.S
 	case err == nil && !s.onlySearched(role):
 		return nil, fault.New(fault.Conflict, "the last versions of a deleted role %q are still being ended: wait for that, or delete it with force=true", role.Name)
 	case err == nil:
+		if err := e.moveToTombstone(ctx, s); err != nil { // from there it goes on should the new role not come to be
+			return nil, err
+		}
 		left := slices.DeleteFunc(slices.Clone(s.state.Versions), func(v rotation.Version) bool { return v.Settled() })
-		return &rotation.State{Highest: s.state.Highest, Revision: s.state.Revision, Versions: left}, nil
+		return &rotation.State{Highest: s.state.Highest, Revision: s.state.Revision, Versions: left, Deleted: true}, nil
 	case !fault.Is(err, fault.NotFound):
 		return nil, err
 	}
@@ -416,7 +433,7 @@ func (e *Engine) DeleteRole(ctx context.Context, name string, force bool) (warni
 	e.workers.add(forOne, name)
 	for i := range s.state.Versions {
 		if v := &s.state.Versions[i]; v.State == rotation.Retiring {
-			warnings = append(warnings, fmt.Sprintf("version %d (%s) stays valid until %s, then it is ended; the name cannot be used again before that", v.Number, v.Identifier, v.RetireAt.Format(timeFormat)))
+			warnings = append(warnings, fmt.Sprintf("version %d (%s) stays valid until %s, then it is ended, by hand where only that is possible; the name cannot be used again before that", v.Number, v.Identifier, v.RetireAt.Format(timeFormat)))
 		}
 	}
 	return warnings, nil
@@ -488,6 +505,14 @@ func (e *Engine) bury(ctx context.Context, s *subject) error {
 	}
 	if s.buried {
 		return errStale
+	}
+	return e.moveToTombstone(ctx, s)
+}
+
+// moveToTombstone does so unless it lies there already.
+func (e *Engine) moveToTombstone(ctx context.Context, s *subject) error {
+	if s.buried {
+		return nil
 	}
 	s.buried = true
 	if err := e.put(ctx, s); err != nil {

@@ -50,8 +50,12 @@ func (e *Engine) mintRoot(ctx context.Context, minter rotator.RootMinter, doc *s
 	if err := e.askForRoot(ctx, minter, conn, doc, name, old); err != nil {
 		return nil, err
 	}
+	before := doc.RotatedTime
 	if doc, err = e.settleRootLocked(ctx, doc); err != nil {
 		return nil, err
+	}
+	if doc.RotatedTime.Equal(before) {
+		return nil, fault.New(fault.AuthFailed, "the target refuses the new credential of connection %s: the one before stays in use, and the new one is looked for and ended", doc.Name)
 	}
 	doc, err = e.endRoots(ctx, doc)
 	if err == nil && len(doc.Roots) == 0 {

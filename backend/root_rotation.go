@@ -127,8 +127,12 @@ func (e *Engine) scheduleRoots(ctx context.Context) error {
 	}
 	for _, name := range names {
 		doc, err := e.store.Connection(ctx, name)
-		if err != nil {
+		if isStorage(err) {
 			return err
+		}
+		if err != nil { // one connection's trouble is its own
+			e.logger.Error("could not read a connection", "connection", name, "error", err)
+			continue
 		}
 		if doc != nil && doc.Unsettled() {
 			e.index.found(connectionLock(name), e.clock.Now())

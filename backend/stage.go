@@ -54,20 +54,20 @@ func (e *Engine) Stage(ctx context.Context, name string, r StageRequest) (*Stage
 	if err != nil {
 		return nil, err
 	}
-	number, known, err := e.alreadyHanded(ctx, s, material)
+	number, known, err := e.alreadyHanded(ctx, s, v.Identifier, material)
 	if err != nil {
 		return nil, err
 	}
-	if !known {
-		if err := e.heldElsewhere(ctx, s, material); err != nil {
-			return nil, err
-		}
+	if known {
+		err = e.stageAgain(ctx, name, number, by)
+	} else if err = e.heldElsewhere(ctx, s, material); err == nil {
 		v.StagedBy = &by
-		if number, err = e.keepStaged(ctx, s, kind, *v, material, r.Force); err != nil {
-			return nil, e.unsure(name, err)
-		}
-		e.workers.add(forOne, name)
+		number, err = e.keepStaged(ctx, s, kind, *v, material, r.Force)
 	}
+	if err != nil {
+		return nil, e.unsure(name, err)
+	}
+	e.workers.add(forOne, name)
 	return e.stagedOutcome(ctx, name, number, r.Wait)
 }
 
@@ -128,9 +128,12 @@ func (s *subject) admitsStaged() error {
 
 // alreadyHanded finds the version that has this secret already: one that stands by, or
 // took over since, is the answer; any other is no candidate.
-func (e *Engine) alreadyHanded(ctx context.Context, s *subject, material secret.Map) (number int, known bool, err error) {
+func (e *Engine) alreadyHanded(ctx context.Context, s *subject, identifier string, material secret.Map) (number int, known bool, err error) {
 	for i := range s.state.Versions {
 		v := &s.state.Versions[i]
+		if v.Compromised && v.Identifier == identifier {
+			return 0, false, fault.New(fault.Conflict, "this secret (%s) is version %d of %s, which leaked: hand in another one", identifier, v.Number, s.name)
+		}
 		if !v.HasMaterial {
 			continue
 		}
@@ -211,30 +214,57 @@ func (e *Engine) keepStaged(ctx context.Context, seen *subject, kind rotator.Rot
 		if err := e.store.PutMaterial(ctx, s.name, v.Number, material); err != nil {
 			return err
 		}
-		s.state.Blocked = ""
 		if err := s.state.Stage(v, now, ready); err != nil {
 			return err
 		}
 		e.tellStaged(s, s.state.StandbyVersion())
-		if s.state.Divergence != nil {
-			s.state.CatchUp()
-			s.state.ActionRequired = ""
-			s.state.Intent = &rotation.Intent{
-				ID: v.RotationID, Trigger: rotation.Manual, At: now, Attempt: 1, Version: v.Number, Reconcile: true,
-				Actor: *v.StagedBy, Reason: "reconcile: " + s.state.Divergence.Reason,
-			}
-		}
+		s.letStagedGoOn(v.RotationID, v.Number, now, *v.StagedBy)
 		return nil
 	})
 	return v.Number, err
 }
 
-// tellStaged says what a staged version waits for.
+// stageAgain lets a version that was handed in before go on, where something stopped it.
+func (e *Engine) stageAgain(ctx context.Context, name string, number int, by rotation.Actor) error {
+	id, err := newID()
+	if err != nil {
+		return err
+	}
+	_, err = e.update(ctx, name, func(s *subject) error {
+		if err := s.admitsStaged(); err != nil {
+			return err
+		}
+		v := s.state.Version(number)
+		stopped := s.state.Blocked != "" || s.state.Divergence != nil || s.state.Postponed != nil || s.state.Intent != nil
+		if v == nil || v.State != rotation.Standby || !stopped {
+			return errNoChange
+		}
+		s.letStagedGoOn(id, number, e.clock.Now(), by)
+		return nil
+	})
+	return err
+}
+
+// letStagedGoOn takes away what keeps a staged version from taking over. It reconciles a
+// role that is diverged, if its number is above everything seen.
+func (s *subject) letStagedGoOn(id string, number int, now time.Time, by rotation.Actor) {
+	s.state.Blocked, s.state.Postponed = "", nil
+	if i := s.state.Intent; i != nil && i.Attempt > 1 {
+		i.At = now
+	}
+	d := s.state.Divergence
+	if d == nil || number <= d.Highest {
+		return
+	}
+	s.state.CatchUp()
+	s.state.Intent = &rotation.Intent{
+		ID: id, Trigger: rotation.Manual, At: now, Attempt: 1, Version: number, Reconcile: true, Actor: by, Reason: "reconcile: " + d.Reason,
+	}
+}
+
+// tellStaged tells of a version that now stands by.
 func (e *Engine) tellStaged(s *subject, v *rotation.Version) {
 	s.state.ActionRequired = ""
-	if !soakOf(e.rotators[s.role.Type], s.role).Auto {
-		s.state.ActionRequired = fmt.Sprintf("version %d (%s) is proven and waits for a person: write promote/%s", v.Number, v.Identifier, s.name)
-	}
 	s.state.Emit(rotation.Event{ID: v.RotationID + "/version.staged", Type: "version.staged", Time: e.clock.Now()})
 }
 
@@ -295,7 +325,18 @@ func (e *Engine) promoteStaged(ctx context.Context, s *subject, number int) erro
 	if by := s.state.Version(number).StagedBy; by != nil {
 		i.Trigger, i.Actor = rotation.Manual, *by
 	}
+	s.replacesLeaked(&i)
 	return e.begin(ctx, s, i)
+}
+
+// replacesLeaked makes a rotation that a person's secret makes possible the one of the
+// emergency that waits for it.
+func (s *subject) replacesLeaked(i *rotation.Intent) {
+	cur := s.state.CurrentVersion()
+	if cur == nil || !cur.Compromised || len(s.state.Incidents) == 0 {
+		return
+	}
+	i.Trigger, i.IncidentID = rotation.Emergency, s.state.Incidents[len(s.state.Incidents)-1].ID
 }
 
 // Promote lets a staged version take over now.
@@ -312,6 +353,7 @@ func (e *Engine) Promote(ctx context.Context, name string, r RotateRequest) (*ro
 			return err
 		}
 		i.Trigger, i.Version, i.Force = rotation.Manual, staged.Number, r.Force
+		s.replacesLeaked(i)
 		return nil
 	})
 }

@@ -35,9 +35,11 @@ func (e *Engine) takeStandby(ctx context.Context, s *subject, i *rotation.Intent
 		return false, err
 	}
 	announced := announceAhead(kind, s.role)
-	if staged := s.state.StandbyVersion(); staged != nil && staged.Staged {
-		i.Version = staged.Number
-		return false, nil
+	for _, staged := range []*rotation.Version{s.state.StandbyVersion(), s.state.AheadVersion()} {
+		if staged != nil && staged.Staged && !staged.Lost() { // also one that is still on its way
+			i.Version = staged.Number
+			return false, nil
+		}
 	}
 	urgent := announced == 0 || i.Force || i.Trigger == rotation.Emergency || s.state.Current == 0
 	next := s.state.StandbyVersion()
@@ -204,7 +206,7 @@ func (e *Engine) planAhead(ctx context.Context, s *subject, staged bool) error {
 			v.Grace = s.role.Policy.Grace
 		}
 		s.state.Versions = append(s.state.Versions, *v)
-		s.state.Highest = v.Number
+		s.state.Highest, s.state.Postponed = v.Number, nil
 		return nil
 	})
 	return updateErr

@@ -21,10 +21,13 @@ import (
 type summaries struct {
 	mu     sync.Mutex
 	by     map[string]summary
-	ending map[string]string // deleted roles whose versions are not all ended, and their connections
+	ending map[string]endingRole // deleted roles whose versions are not all ended
 	epoch  int
 	full   bool
 }
+
+// endingRole is a deleted role: its connection, and what a person has to do for it.
+type endingRole struct{ connection, waits string }
 
 // summary is a role's state at its last change; the word for it depends on the time.
 type summary struct {
@@ -56,11 +59,12 @@ func (m *summaries) found(s *subject) {
 
 func (m *summaries) place(s *subject) {
 	if m.by == nil {
-		m.by, m.ending = map[string]summary{}, map[string]string{}
+		m.by, m.ending = map[string]summary{}, map[string]endingRole{}
 	}
 	if s.state.Deleted {
 		delete(m.by, s.name)
-		m.ending[s.name] = s.role.Connection
+		_, waits := s.personActs()
+		m.ending[s.name] = endingRole{s.role.Connection, waits}
 		return
 	}
 	delete(m.ending, s.name)
@@ -109,7 +113,13 @@ func (m *summaries) complete(epoch int) {
 func (m *summaries) beingEnded() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.Sorted(maps.Keys(m.ending))
+	names := slices.Sorted(maps.Keys(m.ending))
+	for i, name := range names {
+		if waits := m.ending[name].waits; waits != "" {
+			names[i] += " (" + waits + ")"
+		}
+	}
+	return names
 }
 
 // connection is that of a role, as far as it is known.
@@ -119,8 +129,8 @@ func (m *summaries) connection(name string) (connection string, known bool) {
 	if s, ok := m.by[name]; ok {
 		return s.connection, true
 	}
-	connection, known = m.ending[name]
-	return connection, known
+	ending, known := m.ending[name]
+	return ending.connection, known
 }
 
 // typeOf is that of a role, as far as it is known.
@@ -177,8 +187,12 @@ func (s *subject) summary() summary {
 	return out
 }
 
-// personActs tells what a person has to do at the target to end a version.
+// personActs tells what a person has to do to promote a version, or at the target to end
+// one.
 func (s *subject) personActs() (RoleState, string) {
+	if staged := s.state.StandbyVersion(); staged != nil && staged.Staged && s.promotes {
+		return StateActionRequired, fmt.Sprintf("version %d (%s) is proven and waits for a person: write promote/%s", staged.Number, staged.Identifier, s.name)
+	}
 	for i := range s.state.Versions {
 		if v := &s.state.Versions[i]; v.Attention != nil && v.Attention.Person {
 			return StateActionRequired, fmt.Sprintf("version %d (%s): %s", v.Number, v.Identifier, v.Attention.Reason)

@@ -19,8 +19,18 @@ type subject struct {
 	state *rotation.State
 	// buried tells that the documents lie in the tombstone already.
 	buried bool
-	// revokes tells that a leak of it ends with its declaration.
-	revokes bool
+	// revokes tells that a leak of it ends with its declaration, promotes that a person lets
+	// staged versions take over.
+	revokes, promotes bool
+}
+
+// subject puts a role's documents together with what its kind says of it.
+func (e *Engine) subject(name string, role *store.Role, state *rotation.State, buried bool) *subject {
+	s := &subject{name: name, role: role, state: state, buried: buried}
+	if kind, known := e.rotators[role.Type]; known {
+		s.revokes, s.promotes = kind.Kind().RevokesAtOnce, !soakOf(kind, role).Auto
+	}
+	return s
 }
 
 // load reads a role. A role without a state is the rest of a creation that was
@@ -36,7 +46,7 @@ func (e *Engine) load(ctx context.Context, name string) (*subject, error) {
 			return nil, err
 		}
 		if state != nil {
-			return &subject{name: name, role: role, state: state, revokes: e.revokesAtOnce(role)}, nil
+			return e.subject(name, role, state, false), nil
 		}
 	}
 	tombstone, err := e.store.Tombstone(ctx, name)
@@ -44,15 +54,9 @@ func (e *Engine) load(ctx context.Context, name string) (*subject, error) {
 		return nil, err
 	}
 	if tombstone != nil && tombstone.Pending != nil {
-		role = &tombstone.Pending.Role
-		return &subject{name: name, role: role, state: &tombstone.Pending.State, buried: true, revokes: e.revokesAtOnce(role)}, nil
+		return e.subject(name, &tombstone.Pending.Role, &tombstone.Pending.State, true), nil
 	}
 	return nil, notFound(name)
-}
-
-func (e *Engine) revokesAtOnce(role *store.Role) bool {
-	kind, known := e.rotators[role.Type]
-	return known && kind.Kind().RevokesAtOnce
 }
 
 func notFound(name string) error { return fault.New(fault.NotFound, "there is no role %q", name) }

@@ -159,15 +159,17 @@ func (e *Engine) declareTo(s *subject, incident *store.IncidentHeader, rotationI
 	if err := s.state.Compromise(incident.ID, now); err != nil {
 		return err
 	}
-	if incident.KillFirst || s.state.Deleted {
+	if incident.KillFirst || s.state.Current == 0 {
 		s.state.KillNow(now)
 	}
-	if cur := s.state.CurrentVersion(); cur != nil && incident.KillFirst {
+	kind := e.rotators[s.role.Type]
+	replacedInPlace := changesInPlace(kind, s.role) && mints(kind, s.role) // its end is what makes the next one
+	if cur := s.state.CurrentVersion(); cur != nil && incident.KillFirst && !replacedInPlace {
 		cur.KillFirst, cur.Attention = true, nil
 	}
 	s.state.Blocked, s.state.ActionRequired = "", ""
 	s.state.Incidents = append(s.state.Incidents, rotation.IncidentLink{ID: incident.ID, Dirty: true})
-	if s.state.Current != 0 {
+	if !s.state.Deleted {
 		s.state.Replaced = nil
 		s.state.Intent = &rotation.Intent{
 			ID: rotationID, Trigger: rotation.Emergency, At: now, Attempt: 1, Reason: incident.Reason, Actor: incident.Actor,

@@ -251,6 +251,9 @@ func (s *State) moveTo(number int, now time.Time, grace Duration) error {
 	if err := v.moveTo(Current); err != nil {
 		return err
 	}
+	if v.Staged { // readers of the pair were promised by the grace of that time
+		grace = max(grace, v.Grace)
+	}
 	v.ActivatedTime, v.Grace = now, grace
 	v.RetireAt, v.RetireBegun, v.RetiredTime, v.DestroyAt, v.DeactivatedTime = time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	v.KillFirst, v.KilledTime, v.Undo, v.Ahead, v.Returns, v.Staged, v.Proof, v.Left, v.Attention = false, time.Time{}, false, false, false, false, nil, "", nil
@@ -273,8 +276,11 @@ func (s *State) Finish(now, next time.Time) error {
 	if r.Trigger != Rollback || !s.NextRotation.IsZero() && !s.NextRotation.After(now) {
 		s.NextRotation = next
 	}
-	s.Failures, s.Blocked = 0, ""
+	s.Failures, s.Blocked, s.Ahead = 0, "", nil
 	s.end(now)
+	if kept := s.KeptCandidate(); kept != nil { // another one took its place
+		kept.Undo = true
+	}
 	s.startGrace(now)
 	s.event("rotation.succeeded", now, nil)
 	return nil
@@ -356,6 +362,11 @@ func (s *State) reconcile(candidate int, now time.Time) error {
 	s.Acknowledged = append(slices.Clip(s.Acknowledged), d.Seen...)
 	s.Highest = max(s.Highest, d.Highest)
 	s.Divergence = nil
+	for i := range s.Versions {
+		if v := &s.Versions[i]; v.Ahead && !v.Returns && v.Number != candidate {
+			v.Undo = true
+		}
+	}
 	if v := s.StandbyVersion(); v != nil && v.Number == candidate {
 		return nil
 	}
@@ -394,13 +405,27 @@ func (s *State) abandonCandidate() {
 	}
 	switch v.State {
 	case Pending:
-		v.Undo = true
+		v.Undo = !v.kept()
 	case Disabled, Retired:
 		if s.InFlight.Phase != Planned || s.InFlight.Trigger == Rollback {
 			v.Undo, v.Proof = true, nil
 		}
 	default:
 	}
+}
+
+// kept tells whether a candidate is kept when its rotation fails.
+func (v *Version) kept() bool {
+	return v.State == Pending && v.Irreversible && v.HasMaterial && !v.Undo && !v.Ahead
+}
+
+// KeptCandidate returns the candidate of an earlier rotation that cannot be undone and
+// waits for the next one, or nil.
+func (s *State) KeptCandidate() *Version {
+	if s.InFlight != nil {
+		return nil
+	}
+	return s.find((*Version).kept)
 }
 
 // Revert moves the pointer back after a step failed; the steps run again.

@@ -91,6 +91,9 @@ type Version struct {
 	// MintBegun is journalled before the target is asked to mint the secret. Without
 	// material afterwards the answer was lost: there may be an object that bears the mark.
 	MintBegun time.Time `json:"mint_begun,omitzero"`
+	// Irreversible tells that what Prepare or minting did cannot be undone: with material, a
+	// candidate that failed is kept for the next rotation, whatever asks for that.
+	Irreversible bool `json:"irreversible,omitempty"`
 	// Staged marks a version that stands by as the second of a pair, which readers are
 	// told of, until it is promoted. StagedBy is who handed it in, if a person did.
 	Staged   bool   `json:"staged,omitempty"`

@@ -32,16 +32,16 @@ var anthropicKind = providerKind{
 // anthropicAdminPrefix begins all admin keys, and no other.
 const anthropicAdminPrefix = "sk-ant-admin"
 
-func checkAnthropic(s *settings) (warnings []string, err error) {
+func checkAnthropic(s *settings) error {
 	switch {
 	case s.AdminKey.Empty():
-		return nil, fault.Field("admin_key", "is required: an admin key of the organization (Anthropic Console: Settings, Admin keys)")
+		return fault.Field("admin_key", "is required: an admin key of the organization (Anthropic Console: Settings, Admin keys)")
 	case !strings.HasPrefix(s.AdminKey.Reveal(), anthropicAdminPrefix) || checkKeyText(s.AdminKey) != nil:
-		return nil, fault.Field("admin_key", "must be an admin key: they begin with %s", anthropicAdminPrefix)
+		return fault.Field("admin_key", "must be an admin key: they begin with %s", anthropicAdminPrefix)
 	case s.Workspace != "" && !validID(s.Workspace):
-		return nil, fault.Field("workspace", "must be the id of a workspace, such as wrkspc_01abc")
+		return fault.Field("workspace", "must be the id of a workspace, such as wrkspc_01abc")
 	}
-	return nil, nil
+	return nil
 }
 
 // anthropic is the Admin API of Anthropic. It has no call that makes a key.
@@ -285,6 +285,9 @@ func (k *anthropicKey) reference() (reference, error) {
 	return r, nil
 }
 
+// witness implements provider with the call that ping makes.
+func (p *anthropic) witness(ctx context.Context) (string, error) { return theAdminKey, p.ping(ctx) }
+
 // get gives one key: GET /v1/organizations/api_keys/{id}; nil if there is none.
 func (p *anthropic) get(ctx context.Context, id string) (*anthropicKey, error) {
 	return p.readKey(ctx, id, call{action: "look at key " + id, method: http.MethodGet})
@@ -300,8 +303,9 @@ func (p *anthropic) readKey(ctx context.Context, id string, in call) (*anthropic
 	if err != nil {
 		return nil, err
 	}
-	if a.gone() {
-		return nil, nil
+	if a.gone() && a.declined.Type == "not_found_error" {
+		// It comes as well where base_url leads to something else in the form of Anthropic.
+		return nil, unconfirmedAbsence(a, p.ping(ctx))
 	}
 	var k anthropicKey
 	if err := a.read(&k); err != nil {
@@ -314,30 +318,30 @@ func (p *anthropic) readKey(ctx context.Context, id string, in call) (*anthropic
 }
 
 // disable implements provider with the status inactive.
-func (p *anthropic) disable(ctx context.Context, r reference) error {
+func (p *anthropic) disable(ctx context.Context, r reference) (gone bool, err error) {
 	return p.settle(ctx, r, "disable", anthropicInactive, anthropicArchived, anthropicExpired)
 }
 
 // revoke implements provider with the status archived.
-func (p *anthropic) revoke(ctx context.Context, r reference) error {
+func (p *anthropic) revoke(ctx context.Context, r reference) (gone bool, err error) {
 	return p.settle(ctx, r, "archive", anthropicArchived, anthropicExpired)
 }
 
 // settle brings a key to a status, unless it is gone or stands as good already. It looks
 // first: writing a status over one that is for good must not bring the key back.
-func (p *anthropic) settle(ctx context.Context, r reference, verb, status string, asGood ...string) error {
+func (p *anthropic) settle(ctx context.Context, r reference, verb, status string, asGood ...string) (gone bool, err error) {
 	done := func(k *anthropicKey) bool { return k == nil || k.Status == status || slices.Contains(asGood, k.Status) }
 	k, err := p.get(ctx, r.ID)
-	if err != nil || done(k) {
-		return err
+	if err == nil && !done(k) {
+		k, err = p.write(ctx, r, verb, status)
 	}
-	if k, err = p.write(ctx, r, verb, status); err != nil {
-		return err
+	switch {
+	case err != nil:
+		return false, err
+	case !done(k):
+		return false, fault.New(fault.Target, "%s key %s at Anthropic: it was accepted, but the key does not show it", verb, r.ID)
 	}
-	if !done(k) {
-		return fault.New(fault.Target, "%s key %s at Anthropic: it was accepted, but the key does not show it", verb, r.ID)
-	}
-	return nil
+	return k == nil, nil
 }
 
 // enable implements provider with the status active.

@@ -71,7 +71,7 @@ func TestAnthropicLife(t *testing.T) {
 	require.Equal(t, reference{ID: id}, r)
 
 	for range 2 { // what is done stays done
-		require.NoError(t, p.disable(ctx, r))
+		require.NoError(t, only(p.disable(ctx, r)))
 		require.False(t, api.Works(key))
 	}
 	_, err = p.verify(ctx, secret.New(key))
@@ -81,21 +81,27 @@ func TestAnthropicLife(t *testing.T) {
 		require.True(t, api.Works(key))
 	}
 	for range 2 {
-		require.NoError(t, p.revoke(ctx, r))
+		require.NoError(t, only(p.revoke(ctx, r)))
 		require.False(t, api.Works(key))
 	}
 	require.Equal(t, "archived", api.Keys()[0].Status)
 	api.ForgetRequests()
-	require.NoError(t, p.disable(ctx, r), "an archived key is disabled")
+	require.NoError(t, only(p.disable(ctx, r)), "an archived key is disabled")
 	requireFault(t, p.enable(ctx, r), fault.Target, "key "+id+" is archived at Anthropic, and cannot be enabled", key)
 	require.Equal(t, map[string]int{"GET /v1/organizations/api_keys/{id}": 2}, api.Counts(), "nothing is written over an end")
 
+	gone, err := p.revoke(ctx, r)
+	require.NoError(t, err)
+	require.False(t, gone, "an archived key is there")
 	none := reference{ID: "apikey_none"}
-	require.NoError(t, p.disable(ctx, none), "a key that is gone is disabled")
-	require.NoError(t, p.revoke(ctx, none))
+	for _, end := range []func(context.Context, reference) (bool, error){p.disable, p.revoke} {
+		gone, err := end(ctx, none)
+		require.NoError(t, err, "a key that is gone is disabled")
+		require.True(t, gone)
+	}
 	requireFault(t, p.enable(ctx, none), fault.Target, "key apikey_none is gone at Anthropic")
 	for _, r := range []reference{{}, {ID: ".."}, {ID: "a/b"}} {
-		require.Equal(t, fault.Internal, fault.KindOf(p.revoke(ctx, r)))
+		require.Equal(t, fault.Internal, fault.KindOf(only(p.revoke(ctx, r))))
 	}
 }
 
@@ -110,8 +116,8 @@ func TestAnthropicExpired(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, reference{ID: id, Expires: soon}, r)
 	api.SetNow(func() time.Time { return soon })
-	require.NoError(t, p.disable(ctx, r))
-	require.NoError(t, p.revoke(ctx, r))
+	require.NoError(t, only(p.disable(ctx, r)))
+	require.NoError(t, only(p.revoke(ctx, r)))
 	require.Equal(t, "expired", api.Keys()[0].Status, "an expired key is done")
 	requireFault(t, p.enable(ctx, r), fault.Target, "is expired at Anthropic, and cannot be enabled", key)
 	_, err = p.identify(ctx, secret.New(key), id)
@@ -250,14 +256,21 @@ func TestAnthropicHostileKeys(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			_, p := scriptedAnthropic(t, saying(200, body))
-			for _, err := range []error{p.disable(ctx, r), p.revoke(ctx, r), p.enable(ctx, r)} {
+			for _, err := range []error{only(p.disable(ctx, r)), only(p.revoke(ctx, r)), p.enable(ctx, r)} {
 				requireFault(t, err, fault.Target, "apikey_1", "CANARY", "strange")
 			}
 		})
 	}
 	// A 404 of another's is no end.
 	_, p := scriptedAnthropic(t, saying(404, "<html>"))
-	requireFault(t, p.revoke(ctx, r), fault.Target, "look at key apikey_1 at Anthropic: declined (status 404)")
+	requireFault(t, only(p.revoke(ctx, r)), fault.Unreachable, "look at key apikey_1 at Anthropic: something answered that is not in the form of Anthropic")
+	_, p = scriptedAnthropic(t, saying(404, anthropicErrorBody("other_error", "no such route")))
+	requireFault(t, only(p.revoke(ctx, r)), fault.Target, "look at key apikey_1 at Anthropic: declined (status 404 other_error: no such route)")
+	// Nor is one in Anthropic's form, where the keys cannot be listed.
+	_, p = scriptedAnthropic(t, saying(404, anthropicErrorBody("not_found_error", "Not found")))
+	gone, err := p.disable(ctx, r)
+	requireFault(t, err, fault.Target, "look at key apikey_1 at Anthropic: it is said to be gone, which is not confirmed: list the keys of the organization", "CANARY")
+	require.False(t, gone)
 }
 
 func TestAnthropicWrites(t *testing.T) {
@@ -271,8 +284,8 @@ func TestAnthropicWrites(t *testing.T) {
 		}
 		saying(200, fmt.Sprintf(`{"id":"apikey_1","status":%q}`, status))(w, req)
 	})
-	requireFault(t, p.disable(ctx, r), fault.Target, "disable key apikey_1 at Anthropic: declined (status 400 invalid_request_error: not now)")
-	requireFault(t, p.revoke(ctx, r), fault.Target, "archive key apikey_1 at Anthropic: declined")
+	requireFault(t, only(p.disable(ctx, r)), fault.Target, "disable key apikey_1 at Anthropic: declined (status 400 invalid_request_error: not now)")
+	requireFault(t, only(p.revoke(ctx, r)), fault.Target, "archive key apikey_1 at Anthropic: declined")
 	status = "inactive"
 	requireFault(t, p.enable(ctx, r), fault.Target, "enable key apikey_1 at Anthropic: declined")
 	require.Equal(t, []string{

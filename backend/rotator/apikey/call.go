@@ -31,6 +31,8 @@ type caller struct {
 	// refuses tells the provider's refusal of the key itself from everything else that it
 	// may decline with the same status.
 	refuses func(status int, d *declined) bool
+	// formless tells that the form of the provider's errors is not known: any may be its own.
+	formless bool
 }
 
 // declined is a provider's error in its own form.
@@ -104,9 +106,18 @@ func (c *caller) do(ctx context.Context, in call) (*answer, error) {
 
 func (a *answer) ok() bool { return a.Status >= 200 && a.Status < 300 }
 
-// gone tells that what was named does not exist. A 404 in any other form than the
-// provider's own comes from elsewhere, and says nothing of a key.
-func (a *answer) gone() bool { return a.Status == http.StatusNotFound && a.declined != nil }
+// own tells that what is no success is the provider's own word. All else comes from
+// elsewhere, such as a gateway, and says nothing of a key.
+func (a *answer) own() bool { return a.declined != nil || a.caller.formless }
+
+// gone tells that what was named does not exist.
+func (a *answer) gone() bool { return a.Status == http.StatusNotFound && a.own() }
+
+// unconfirmedAbsence is the error of an answer that says that something is gone, where the
+// list that it would stand in cannot be read.
+func unconfirmedAbsence(a *answer, err error) error {
+	return in(a.request.Action+": it is said to be gone, which is not confirmed", err)
+}
 
 // notMade tells that a call that makes something was declined for certain. Whoever timed
 // out, or failed in between, may have made it.
@@ -138,6 +149,8 @@ func (a *answer) failed() error {
 		return fault.New(fault.AuthFailed, "%s: %s is refused (%s)", a.request.Action, a.whose(), a.said())
 	case a.busy():
 		return fault.New(fault.Unreachable, "%s: it cannot serve now (%s)", a.request.Action, a.said())
+	case a.Status == http.StatusNotFound && !a.own():
+		return a.foreign()
 	}
 	return fault.New(fault.Target, "%s: declined (%s)", a.request.Action, a.said())
 }
@@ -147,10 +160,15 @@ func (a *answer) failed() error {
 // and must not pass for it.
 func (a *answer) unproven() error {
 	if a.declined == nil && !a.caller.refuses(a.Status, a.declined) && !a.busy() {
-		return fault.New(fault.Unreachable, "%s: something answered that is not in the form of %s, and proves nothing (status %d)",
-			a.request.Action, a.caller.title, a.Status)
+		return a.foreign()
 	}
 	return a.failed()
+}
+
+// foreign is the error of an answer that is not the provider's own.
+func (a *answer) foreign() error {
+	return fault.New(fault.Unreachable, "%s: something answered that is not in the form of %s, and proves nothing (status %d)",
+		a.request.Action, a.caller.title, a.Status)
 }
 
 // busy tells that the provider, or what stands before it, could not serve the call.
@@ -175,7 +193,7 @@ func (a *answer) said() string {
 // whose names the key that a call was made with.
 func (a *answer) whose() string {
 	if slices.ContainsFunc(a.request.Secrets, a.caller.admin.Equal) {
-		return "the admin key"
+		return theAdminKey
 	}
 	return "the key"
 }
@@ -304,9 +322,9 @@ func (unable) find(context.Context, string) ([]found, error)    { return nil, er
 func (unable) identify(context.Context, secret.String, string) (reference, error) {
 	return reference{}, errUnable
 }
-func (unable) disable(context.Context, reference) error             { return errUnable }
+func (unable) disable(context.Context, reference) (bool, error)     { return false, errUnable }
 func (unable) enable(context.Context, reference) error              { return errUnable }
-func (unable) revoke(context.Context, reference) error              { return errUnable }
+func (unable) revoke(context.Context, reference) (bool, error)      { return false, errUnable }
 func (unable) replace(context.Context, reference) (*created, error) { return nil, errUnable }
 
 // passed and failed are lines of a check.

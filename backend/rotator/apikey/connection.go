@@ -2,6 +2,9 @@ package apikey
 
 import (
 	"context"
+	"fmt"
+	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -29,10 +32,13 @@ type providerKind struct {
 	typ     string
 	baseURL string     // default; empty where it is required
 	options option.Set // beside those that all have
-	// check completes the settings, and refuses what can be seen to be wrong without the
-	// network.
-	check func(s *settings) (warnings []string, err error)
+	// complete fills what other options than base_url say of the API, without secrets.
+	complete func(s *settings) (warnings []string, err error)
+	// check refuses what can be seen to be wrong without the network.
+	check func(s *settings) error
 	open  func(s *settings, client *egress.Client) (provider, error)
+	// anchors are the options that the ids of keys depend on, beside the address.
+	anchors func(s *settings) map[string]string
 }
 
 // kinds are the types of connection.
@@ -75,7 +81,7 @@ type settings struct {
 	Definition   string            `json:"definition"`   // http
 	Parameters   map[string]string `json:"parameters"`   // http
 
-	// definition is the parsed one, once check has run.
+	// definition is the parsed one, once complete has run.
 	definition *definition
 }
 
@@ -118,13 +124,11 @@ func (k *ConnectionKind) settings(c *rotator.ConnectionConfig) (s *settings, war
 	if s.PerSecond < 0 || s.PerSecond > maxPerSecond {
 		return nil, nil, fault.Field("requests_per_second", "must be from 0 to %d", maxPerSecond)
 	}
-	if s.BaseURL == "" {
-		s.BaseURL = k.kind.baseURL
+	if warnings, err = k.kind.fill(s); err != nil {
+		return nil, nil, err
 	}
-	if k.kind.check != nil {
-		if warnings, err = k.kind.check(s); err != nil {
-			return nil, nil, err
-		}
+	if err := k.kind.check(s); err != nil {
+		return nil, nil, err
 	}
 	if err := s.checkBase(); err != nil {
 		return nil, nil, err
@@ -133,6 +137,17 @@ func (k *ConnectionKind) settings(c *rotator.ConnectionConfig) (s *settings, war
 		warnings = append(warnings, "allow_insecure_http: keys travel in clear to "+s.BaseURL)
 	}
 	return s, warnings, nil
+}
+
+// fill completes settings with what their kind knows.
+func (k providerKind) fill(s *settings) (warnings []string, err error) {
+	if s.BaseURL == "" {
+		s.BaseURL = k.baseURL
+	}
+	if k.complete == nil {
+		return nil, nil
+	}
+	return k.complete(s)
 }
 
 // checkBase refuses a base_url that no key may be sent to.
@@ -168,6 +183,37 @@ func (k *ConnectionKind) Options() option.Set { return k.kind.optionSet() }
 func (k *ConnectionKind) CheckConnection(c *rotator.ConnectionConfig) ([]string, error) {
 	_, warnings, err := k.settings(c)
 	return warnings, err
+}
+
+// Anchor gives a text that stays the same for as long as a connection sends keys to the same
+// place, and the provider's ids of keys mean the same there: scheme, host, port and path,
+// and what else bounds the ids, such as a project. It needs no secret, and holds none.
+func (k *ConnectionKind) Anchor(c *rotator.ConnectionConfig) (string, error) {
+	s, err := k.kind.decode(c.Values)
+	if err != nil {
+		return "", err
+	}
+	if _, err := k.kind.fill(s); err != nil {
+		return "", err
+	}
+	base, err := url.Parse(s.BaseURL)
+	if err != nil || base.Hostname() == "" {
+		return "", fault.Field("base_url", "must be a URL such as https://api.example.com/v1")
+	}
+	port := base.Port()
+	if port == "" {
+		port = map[string]string{"https": "443", "http": "80"}[base.Scheme]
+	}
+	out := strings.ToLower(base.Scheme + "://" + net.JoinHostPort(base.Hostname(), port))
+	out += strings.TrimRight(base.EscapedPath(), "/")
+	if k.kind.anchors == nil {
+		return out, nil
+	}
+	named := k.kind.anchors(s)
+	for _, name := range slices.Sorted(maps.Keys(named)) {
+		out += fmt.Sprintf(" %s=%q", name, named[name])
+	}
+	return out, nil
 }
 
 // Connection is an open connection to a provider.

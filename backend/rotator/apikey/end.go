@@ -41,13 +41,16 @@ func (r *Rotator) Retire(ctx context.Context, t *rotator.Target, stage rotator.S
 	case !o.Endable || sharesKey(t, o):
 		return r.endByHand(ctx, c, t, stage)
 	case stage == rotator.Destroy && can.Revoke:
-		return rotator.Progress{}, in("end the key", c.revoke(ctx, o.Reference))
+		_, err := c.revoke(ctx, o.Reference)
+		return rotator.Progress{}, in("end the key", err)
 	case stage == rotator.Destroy:
 		return rotator.Progress{}, nil
 	case can.Disable:
-		return rotator.Progress{DestroyAfter: destroyAfter(t)}, in("disable the key", c.disable(ctx, o.Reference))
+		_, err := c.disable(ctx, o.Reference)
+		return rotator.Progress{DestroyAfter: destroyAfter(t)}, in("disable the key", err)
 	default:
-		return rotator.Progress{}, in("revoke the key", c.revoke(ctx, o.Reference))
+		_, err := c.revoke(ctx, o.Reference)
+		return rotator.Progress{}, in("revoke the key", err)
 	}
 }
 
@@ -117,7 +120,8 @@ func (*Rotator) Discard(ctx context.Context, t *rotator.Target) (rotator.Progres
 	case !o.Endable:
 		return rotator.Progress{}, nil // it was not made
 	default:
-		return rotator.Progress{}, in("revoke the key", c.revoke(ctx, o.Reference))
+		_, err := c.revoke(ctx, o.Reference)
+		return rotator.Progress{}, in("revoke the key", err)
 	}
 }
 
@@ -138,7 +142,7 @@ func discardLost(ctx context.Context, c *Connection, t *rotator.Target) (rotator
 		if key.Name != name {
 			continue
 		}
-		if err := c.revoke(ctx, key.Reference); err != nil {
+		if _, err := c.revoke(ctx, key.Reference); err != nil {
 			return rotator.Progress{}, in("revoke a key whose making was not confirmed", err)
 		}
 	}

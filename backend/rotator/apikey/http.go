@@ -22,22 +22,21 @@ var httpKind = providerKind{
 		{Name: "parameters", Type: option.Map, Address: true, Help: "Values of the placeholders in the definition that are not its own, such as service_account=42."},
 		{Name: "admin_secret", Type: option.String, Secret: true, Help: "A second secret that goes along with admin_key, for APIs that ask for two."},
 	},
-	check: checkHTTP,
+	complete: completeHTTP,
+	check:    func(s *settings) error { return s.definition.checkSecrets(s) },
+	anchors:  func(s *settings) map[string]string { return s.Parameters },
 	open: func(s *settings, client *egress.Client) (provider, error) {
 		return newHTTPProvider(s, client)
 	},
 }
 
-// checkHTTP parses the definition.
-func checkHTTP(s *settings) ([]string, error) {
+// completeHTTP parses the definition.
+func completeHTTP(s *settings) ([]string, error) {
 	if err := checkParameters(s.Parameters); err != nil {
 		return nil, err
 	}
 	d, warnings, err := parseDefinition(s.Definition, s.Parameters)
 	if err != nil {
-		return nil, err
-	}
-	if err := d.checkSecrets(s); err != nil {
 		return nil, err
 	}
 	if s.BaseURL == "" {

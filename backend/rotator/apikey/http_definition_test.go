@@ -269,7 +269,7 @@ func FuzzDefinitionParts(f *testing.F) {
 func runAccepted(t *testing.T, text string, parameters map[string]string, answer string, status int) {
 	t.Helper()
 	s := &settings{Definition: text, Parameters: parameters, BaseURL: "https://api.acme.test/base", AdminKey: secret.New("a"), AdminSecret: secret.New("s")}
-	if _, err := checkHTTP(s); err != nil {
+	if _, err := completeHTTP(s); err != nil {
 		require.True(t, fault.Is(err, fault.Invalid), err)
 		return
 	}
@@ -303,10 +303,10 @@ func runAll(ctx context.Context, h *httpProvider) {
 		_, _ = h.identify(ctx, secret.New("k"), "")
 	}
 	if can.Disable {
-		_, _ = h.disable(ctx, r), h.enable(ctx, r)
+		_, _ = only(h.disable(ctx, r)), h.enable(ctx, r)
 	}
 	if can.Revoke {
-		_ = h.revoke(ctx, r)
+		_ = only(h.revoke(ctx, r))
 	}
 }
 

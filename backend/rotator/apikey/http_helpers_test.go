@@ -93,7 +93,7 @@ func openHTTP(t testing.TB, definition, baseURL string, parameters map[string]st
 // attempts.
 func openSettings(t testing.TB, s *settings) *httpProvider {
 	t.Helper()
-	_, err := checkHTTP(s)
+	_, err := completeHTTP(s)
 	require.NoError(t, err)
 	client := egress.New(egress.Options{
 		AllowInsecureHTTP: true, AllowedHosts: []string{"127.0.0.1", "api.acme.test"}, Timeout: 10 * time.Second, RetryWait: time.Millisecond,

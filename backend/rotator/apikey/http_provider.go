@@ -38,7 +38,7 @@ func newHTTPProvider(s *settings, client *egress.Client) (*httpProvider, error) 
 		}
 		title = base.Host
 	}
-	admin := caller{title: title, base: s.BaseURL, client: client, decline: d.decline, refuses: d.refuses(http.StatusUnauthorized)}
+	admin := caller{title: title, base: s.BaseURL, client: client, decline: d.decline, refuses: d.refuses(http.StatusUnauthorized), formless: len(d.errors) == 0}
 	prover := admin
 	prover.refuses = d.refuses(d.Verify.Dead...)
 	return &httpProvider{
@@ -77,6 +77,14 @@ func (h *httpProvider) ping(ctx context.Context) error {
 	}
 	_, err := h.walk("").fetch(ctx)
 	return err
+}
+
+// witness implements provider with the call that ping makes.
+func (h *httpProvider) witness(ctx context.Context) (string, error) {
+	if h.definition.List == nil {
+		return "", errNoWitness
+	}
+	return theAdminKey, h.ping(ctx)
 }
 
 // check implements provider.
@@ -179,33 +187,39 @@ func (s *makeSpec) read(a *answer, id string) *created {
 }
 
 // disable implements provider.
-func (h *httpProvider) disable(ctx context.Context, r reference) error {
-	return h.end(ctx, "disable a key", h.definition.Disable, r, http.StatusNotFound)
+func (h *httpProvider) disable(ctx context.Context, r reference) (gone bool, err error) {
+	return h.about(ctx, "disable a key", h.definition.Disable, r)
 }
 
 // enable implements provider.
 func (h *httpProvider) enable(ctx context.Context, r reference) error {
-	return h.end(ctx, "enable a key", h.definition.Enable, r, 0)
+	gone, err := h.about(ctx, "enable a key", h.definition.Enable, r)
+	if gone {
+		return fault.New(fault.Target, "enable a key at %s: it is gone, and cannot be enabled", h.title())
+	}
+	return err
 }
 
 // revoke implements provider.
-func (h *httpProvider) revoke(ctx context.Context, r reference) error {
-	return h.end(ctx, "revoke a key", h.definition.Revoke, r, http.StatusNotFound)
+func (h *httpProvider) revoke(ctx context.Context, r reference) (gone bool, err error) {
+	return h.about(ctx, "revoke a key", h.definition.Revoke, r)
 }
 
-// end makes a call about one key. done is one more status that says that it is done.
-func (h *httpProvider) end(ctx context.Context, action string, spec *callSpec, r reference, done int) error {
+// about makes a call about one key. gone tells that the API says that there is none such.
+func (h *httpProvider) about(ctx context.Context, action string, spec *callSpec, r reference) (gone bool, err error) {
 	if !validID(r.ID) {
-		return unknownID(action)
+		return false, unknownID(action)
 	}
 	a, err := h.do(ctx, h.asAdmin(action, spec, values{idValue: r.ID}))
 	switch {
 	case err != nil:
-		return err
-	case spec.succeeded(a), a.Status == done:
-		return nil
+		return false, err
+	case spec.succeeded(a):
+		return false, nil
+	case a.gone():
+		return true, nil
 	}
-	return a.failed()
+	return false, a.failed()
 }
 
 func unknownID(action string) error {

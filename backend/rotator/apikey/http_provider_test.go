@@ -1,6 +1,7 @@
 package apikey
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -72,9 +73,9 @@ func TestHTTPRequests(t *testing.T) {
 			http.Header{"Authorization": {"Bearer k"}, "X-Second": nil},
 		},
 		{"replace", nil, func(h *httpProvider) error { _, err := h.replace(ctx, reference{ID: "7"}); return err }, "POST /base/keys/7/roll", "", nil},
-		{"disable", nil, func(h *httpProvider) error { return h.disable(ctx, reference{ID: "7"}) }, "PATCH /base/keys/7", `{"off":true}`, nil},
+		{"disable", nil, func(h *httpProvider) error { return only(h.disable(ctx, reference{ID: "7"})) }, "PATCH /base/keys/7", `{"off":true}`, nil},
 		{"enable", nil, func(h *httpProvider) error { return h.enable(ctx, reference{ID: "7"}) }, "PATCH /base/keys/7", `{"off":false}`, nil},
-		{"revoke", nil, func(h *httpProvider) error { return h.revoke(ctx, reference{ID: "a:7@b?c"}) }, "DELETE /base/keys/a:7@b%3Fc", "", nil},
+		{"revoke", nil, func(h *httpProvider) error { return only(h.revoke(ctx, reference{ID: "a:7@b?c"})) }, "DELETE /base/keys/a:7@b%3Fc", "", nil},
 	} {
 		before := len(api.sent())
 		require.NoError(t, tc.do(openHTTP(t, changed(t, tc.fields), base, map[string]string{"team": "pay/ments&co"})), tc.name)
@@ -99,7 +100,7 @@ func TestHTTPBasic(t *testing.T) {
 	h := openHTTP(t, changed(t, fields{
 		"admin.headers": fields{}, "admin.basic": fields{"username": "{{team}}", "password": "{{admin_key}}"}, "key.headers": fields{}, "key.basic": fields{"username": "{{key}}"},
 	}), api.URL, testParameters)
-	err := h.revoke(t.Context(), reference{ID: "1"})
+	err := only(h.revoke(t.Context(), reference{ID: "1"}))
 	require.True(t, fault.Is(err, fault.Target), err)
 	require.Equal(t, []string{"payments", rootCanary}, []string{user, password})
 	noCanary(t, err)
@@ -140,7 +141,7 @@ func TestHTTPRefusesToSend(t *testing.T) {
 	for _, id := range []string{"", ".", "..", "a/b", `a\b`, "a b", "a\n", strings.Repeat("x", 257)} {
 		r := reference{ID: id}
 		_, err := h.replace(ctx, r)
-		for _, err := range []error{h.disable(ctx, r), h.enable(ctx, r), h.revoke(ctx, r), err} {
+		for _, err := range []error{only(h.disable(ctx, r)), h.enable(ctx, r), only(h.revoke(ctx, r)), err} {
 			require.True(t, fault.Is(err, fault.Conflict), id)
 			require.ErrorContains(t, err, "the provider's id of the key is not known")
 		}
@@ -292,25 +293,46 @@ func TestHTTPEnds(t *testing.T) {
 	t.Parallel()
 	r := reference{ID: "7"}
 	for _, tc := range []struct {
-		status                  int
-		body                    any
-		disable, enable, revoke fault.Kind
+		fields      fields
+		status      int
+		body        any
+		end, enable fault.Kind
+		gone        bool
 	}{
-		{200, fields{}, "", "", ""},
-		{204, "", "", "", ""},
-		{404, fields{"error": "gone"}, "", fault.Target, ""},
-		{404, "", "", fault.Target, ""},
-		{403, fields{"error": "no"}, fault.Target, fault.Target, fault.Target},
-		{401, fields{"error": "no"}, fault.AuthFailed, fault.AuthFailed, fault.AuthFailed},
-		{302, "", fault.Target, fault.Target, fault.Target},
-		{206, "", fault.Target, fault.Target, fault.Target},
+		{nil, 200, fields{}, "", "", false},
+		{nil, 204, "", "", "", false},
+		{nil, 404, fields{"error": "gone"}, "", fault.Target, true},
+		{nil, 404, "<html>nginx</html>", fault.Unreachable, fault.Unreachable, false},
+		{nil, 404, fields{"message": "no such route"}, fault.Unreachable, fault.Unreachable, false},
+		{fields{"error": nil}, 404, "<html>nginx</html>", "", fault.Target, true},
+		{nil, 403, fields{"error": "no"}, fault.Target, fault.Target, false},
+		{nil, 401, fields{"error": "no"}, fault.AuthFailed, fault.AuthFailed, false},
+		{nil, 302, "", fault.Target, fault.Target, false},
+		{nil, 206, "", fault.Target, fault.Target, false},
 	} {
 		api := serveAcme(t, always(tc.status, tc.body))
-		h := openHTTP(t, whole, api.URL, testParameters)
-		require.Equal(t, tc.disable, fault.KindOf(h.disable(t.Context(), r)), tc.status)
+		h := openHTTP(t, changed(t, tc.fields), api.URL, testParameters)
+		for _, end := range []func(context.Context, reference) (bool, error){h.disable, h.revoke} {
+			gone, err := end(t.Context(), r)
+			require.Equal(t, tc.end, fault.KindOf(err), "%d: %v", tc.status, err)
+			require.Equal(t, tc.gone, gone, tc.status)
+		}
 		require.Equal(t, tc.enable, fault.KindOf(h.enable(t.Context(), r)), tc.status)
-		require.Equal(t, tc.revoke, fault.KindOf(h.revoke(t.Context(), r)), tc.status)
 	}
+}
+
+func TestHTTPWitness(t *testing.T) {
+	t.Parallel()
+	api := serveAcme(t, always(200, fields{"keys": []any{}}))
+	witness, err := openHTTP(t, whole, api.URL, testParameters).witness(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, "the admin key", witness)
+	require.Equal(t, []string{"GET /keys"}, api.sent())
+	_, err = openHTTP(t, changed(t, fields{"create": nil, "list": nil}), api.URL, testParameters).witness(t.Context())
+	require.ErrorIs(t, err, errNoWitness)
+	refusing := serveAcme(t, always(401, fields{"error": "no"}))
+	_, err = openHTTP(t, whole, refusing.URL, testParameters).witness(t.Context())
+	require.True(t, fault.Is(err, fault.AuthFailed), err)
 }
 
 func TestHTTPIdentify(t *testing.T) {
@@ -383,7 +405,7 @@ func TestHTTPEchoes(t *testing.T) {
 	_, verified := h.verify(ctx, secret.New(keyCanary))
 	_, made := h.create(ctx, "n")
 	_, listed := h.find(ctx, "n")
-	for _, err := range []error{verified, made, listed, h.revoke(ctx, reference{ID: "1"}), h.ping(ctx)} {
+	for _, err := range []error{verified, made, listed, only(h.revoke(ctx, reference{ID: "1"})), h.ping(ctx)} {
 		require.True(t, fault.Is(err, fault.Target), err)
 		noCanary(t, err)
 		require.NotContains(t, err.Error(), "\n")
@@ -403,5 +425,5 @@ func TestHTTPLostAnswers(t *testing.T) {
 	_, err = h.replace(t.Context(), reference{ID: "1"})
 	require.True(t, fault.Is(err, fault.Unconfirmed), err)
 	require.Len(t, api.sent(), 2)
-	require.True(t, fault.Is(h.revoke(t.Context(), reference{ID: "1"}), fault.Unreachable))
+	require.True(t, fault.Is(only(h.revoke(t.Context(), reference{ID: "1"})), fault.Unreachable))
 }

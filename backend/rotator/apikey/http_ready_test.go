@@ -208,22 +208,22 @@ func (l *life) create() {
 
 	one := made[2]
 	if l.h.abilities().Disable {
-		require.NoError(t, l.h.disable(ctx, one.Reference))
+		require.NoError(t, only(l.h.disable(ctx, one.Reference)))
 		l.dead(one.Key)
-		require.NoError(t, l.h.disable(ctx, one.Reference))
+		require.NoError(t, only(l.h.disable(ctx, one.Reference)))
 		require.NoError(t, l.h.enable(ctx, one.Reference))
 		l.alive(one.Key)
-		require.NoError(t, l.h.disable(ctx, one.Reference))
+		require.NoError(t, only(l.h.disable(ctx, one.Reference)))
 		got, err := l.h.find(ctx, "ours 1-2")
 		require.NoError(t, err)
 		require.Len(t, got, 1, "a disabled key is found too")
 	}
-	require.NoError(t, l.h.revoke(ctx, one.Reference))
+	require.NoError(t, only(l.h.revoke(ctx, one.Reference)))
 	l.dead(one.Key)
 	l.alive(made[3].Key)
-	require.NoError(t, l.h.revoke(ctx, one.Reference), "what is gone is done")
+	require.NoError(t, only(l.h.revoke(ctx, one.Reference)), "what is gone is done")
 	if l.h.abilities().Disable {
-		require.NoError(t, l.h.disable(ctx, one.Reference))
+		require.NoError(t, only(l.h.disable(ctx, one.Reference)))
 		require.True(t, fault.Is(l.h.enable(ctx, one.Reference), fault.Target))
 	}
 	got, err = l.h.find(ctx, "ours 1-")
@@ -242,7 +242,7 @@ func (l *life) lost() {
 	got, err := l.h.find(ctx, "ours 2-")
 	require.NoError(t, err)
 	require.Len(t, got, 1)
-	require.NoError(t, l.h.revoke(ctx, got[0].Reference))
+	require.NoError(t, only(l.h.revoke(ctx, got[0].Reference)))
 	got, err = l.h.find(ctx, "ours 2-")
 	require.NoError(t, err)
 	require.Empty(t, got)
@@ -255,7 +255,7 @@ func (l *life) identify() {
 	require.NoError(l.t, err)
 	require.Equal(l.t, id, r.ID)
 	if l.h.abilities().Revoke {
-		require.NoError(l.t, l.h.revoke(l.t.Context(), r))
+		require.NoError(l.t, only(l.h.revoke(l.t.Context(), r)))
 		l.dead(secret.New(key))
 	}
 }
@@ -304,7 +304,7 @@ func (l *life) careless(r *ready) {
 	}
 	if h.abilities().Create {
 		_, err := h.create(ctx, "ours")
-		errs = append(errs, err, h.revoke(ctx, reference{ID: "1"}))
+		errs = append(errs, err, only(h.revoke(ctx, reference{ID: "1"})))
 	}
 	for _, err := range errs {
 		require.Error(t, err)

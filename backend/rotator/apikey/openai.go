@@ -27,25 +27,27 @@ var openAIKind = providerKind{
 	},
 	check: checkOpenAI,
 	open:  func(s *settings, client *egress.Client) (provider, error) { return newOpenAI(s, client), nil },
+	// Who owns the project is the admin key's to say: organization chooses among its own.
+	anchors: func(s *settings) map[string]string { return map[string]string{"project": s.Project} },
 }
 
 // openAIAdminPrefix begins all admin keys, and no other.
 const openAIAdminPrefix = "sk-admin-"
 
-func checkOpenAI(s *settings) (warnings []string, err error) {
+func checkOpenAI(s *settings) error {
 	switch {
 	case s.AdminKey.Empty():
-		return nil, fault.Field("admin_key", "is required: an admin key of the organization (OpenAI dashboard: Settings, Organization, Admin keys)")
+		return fault.Field("admin_key", "is required: an admin key of the organization (OpenAI dashboard: Settings, Organization, Admin keys)")
 	case !strings.HasPrefix(s.AdminKey.Reveal(), openAIAdminPrefix) || checkKeyText(s.AdminKey) != nil:
-		return nil, fault.Field("admin_key", "must be an admin key: they begin with %s", openAIAdminPrefix)
+		return fault.Field("admin_key", "must be an admin key: they begin with %s", openAIAdminPrefix)
 	case s.Project == "":
-		return nil, fault.Field("project", "is required: the id of the project in which keys are made, such as proj_abc")
+		return fault.Field("project", "is required: the id of the project in which keys are made, such as proj_abc")
 	case !validID(s.Project):
-		return nil, fault.Field("project", "must be the id of a project, such as proj_abc")
+		return fault.Field("project", "must be the id of a project, such as proj_abc")
 	case s.Organization != "" && !validID(s.Organization):
-		return nil, fault.Field("organization", "must be the id of an organization, such as org-abc")
+		return fault.Field("organization", "must be the id of an organization, such as org-abc")
 	}
-	return nil, nil
+	return nil
 }
 
 // openAI is the Administration API of OpenAI. A key is made with a service account of its
@@ -122,12 +124,8 @@ func (o *openAI) byHand() byHand {
 }
 
 // under is a path of the project.
-func (o *openAI) under(path string, ids ...string) string {
-	out := "/organization/projects/" + segment(o.project) + path
-	for _, id := range ids {
-		out += "/" + segment(id)
-	}
-	return out
+func (o *openAI) under(path string) string {
+	return "/organization/projects/" + segment(o.project) + path
 }
 
 // administer makes a call with the admin key.
@@ -141,6 +139,9 @@ func (o *openAI) ping(ctx context.Context) error {
 	_, err := o.firstAccount(ctx)
 	return err
 }
+
+// witness implements provider with the call that ping makes.
+func (o *openAI) witness(ctx context.Context) (string, error) { return theAdminKey, o.ping(ctx) }
 
 // firstAccount asks for one service account: whether the project has any is all the same.
 func (o *openAI) firstAccount(ctx context.Context) (*answer, error) {
@@ -287,38 +288,55 @@ func (o *openAI) find(ctx context.Context, prefix string) ([]found, error) {
 
 // revoke implements provider with DELETE of the service account, whose key goes with it;
 // of the key itself, where it belongs to a person.
-func (o *openAI) revoke(ctx context.Context, r reference) error {
+func (o *openAI) revoke(ctx context.Context, r reference) (gone bool, err error) {
 	switch {
 	case r.Owner != "":
-		return o.delete(ctx, "delete service account "+r.Owner, r.Owner, o.under("/service_accounts", r.Owner))
+		return o.delete(ctx, "delete service account "+r.Owner, o.under("/service_accounts"), r.Owner)
 	case r.ID != "":
-		return o.delete(ctx, "delete key "+r.ID, r.ID, o.under("/api_keys", r.ID))
+		return o.delete(ctx, "delete key "+r.ID, o.under("/api_keys"), r.ID)
 	}
-	return fault.New(fault.Internal, "a key of OpenAI without an id cannot be deleted")
+	return false, fault.New(fault.Internal, "a key of OpenAI without an id cannot be deleted")
 }
 
-// delete makes a DELETE. What is gone is done.
-func (o *openAI) delete(ctx context.Context, action, id, path string) error {
+// delete makes a DELETE of what has an id in a list. What is gone is done.
+func (o *openAI) delete(ctx context.Context, action, list, id string) (gone bool, err error) {
 	if !validID(id) {
-		return fault.New(fault.Internal, "%s: the id cannot be used", action)
+		return false, fault.New(fault.Internal, "%s: the id cannot be used", action)
 	}
-	a, err := o.administer(ctx, call{action: action, method: http.MethodDelete, path: path})
+	a, err := o.administer(ctx, call{action: action, method: http.MethodDelete, path: list + "/" + segment(id)})
 	if err != nil {
-		return err
+		return false, err
 	}
-	if a.gone() {
-		return nil
+	if a.gone() && !leadsNowhere(a) {
+		err := unconfirmedAbsence(a, o.listed(ctx, list))
+		return err == nil, err
 	}
 	var in struct {
 		Deleted bool `json:"deleted"`
 	}
 	if err := a.read(&in); err != nil {
-		return err
+		return false, err
 	}
 	if !in.Deleted {
-		return a.unclear()
+		return false, a.unclear()
 	}
-	return nil
+	return false, nil
+}
+
+// leadsNowhere tells the 404 of a path that is none of OpenAI's, which has the same form.
+func leadsNowhere(a *answer) bool {
+	return a.declined != nil && (a.declined.Code == "unknown_url" || strings.HasPrefix(a.declined.Message, "Invalid URL"))
+}
+
+// listed proves that a list is there, and may be read. A 404 of something in it comes as
+// well where the project is not the admin key's, or base_url leads elsewhere.
+func (o *openAI) listed(ctx context.Context, list string) error {
+	a, err := o.administer(ctx, call{action: "look whether the list is there", method: http.MethodGet, path: list, query: url.Values{"limit": {"1"}}})
+	if err != nil {
+		return err
+	}
+	_, err = readOpenAIPage[struct{}](a)
+	return err
 }
 
 // readOpenAIPage reads {"object":"list","data":[...],"last_id","has_more"}. A list without

@@ -89,5 +89,6 @@ func (o *openAI) rootIdentify(ctx context.Context, key secret.String) (reference
 
 // rootRevoke implements rootKeys with DELETE /organization/admin_api_keys/{id}.
 func (o *openAI) rootRevoke(ctx context.Context, r reference) error {
-	return o.delete(ctx, "delete admin key "+r.ID, r.ID, openAIAdminKeys+"/"+segment(r.ID))
+	_, err := o.delete(ctx, "delete admin key "+r.ID, openAIAdminKeys, r.ID)
+	return err
 }

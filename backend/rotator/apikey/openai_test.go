@@ -98,11 +98,15 @@ func TestOpenAILife(t *testing.T) {
 	require.Equal(t, reference{Owner: c.Reference.Owner}, keys[0].Reference)
 	require.False(t, keys[0].Created.IsZero())
 
-	require.NoError(t, p.revoke(ctx, c.Reference))
+	gone, err := p.revoke(ctx, c.Reference)
+	require.NoError(t, err)
+	require.False(t, gone, "it was there")
 	require.False(t, api.Works(c.Key.Reveal()))
 	_, err = p.verify(ctx, c.Key)
 	requireFault(t, err, fault.AuthFailed, "verify a key at OpenAI: the key is refused (status 401 invalid_api_key: ", c.Key.Reveal())
-	require.NoError(t, p.revoke(ctx, c.Reference), "what is gone is done")
+	gone, err = p.revoke(ctx, c.Reference)
+	require.NoError(t, err, "what is gone is done")
+	require.True(t, gone)
 	require.Len(t, api.Accounts(), 1, "nothing foreign is touched")
 }
 
@@ -118,14 +122,14 @@ func TestOpenAILostAnswer(t *testing.T) {
 	keys, err := p.find(ctx, "vault-r1-a")
 	require.NoError(t, err)
 	require.Len(t, keys, 1)
-	require.NoError(t, p.revoke(ctx, keys[0].Reference))
+	require.NoError(t, only(p.revoke(ctx, keys[0].Reference)))
 	require.Empty(t, api.Accounts())
 
 	// A lost answer of a DELETE is asked for again, and finds that it is done.
 	c, err := p.create(ctx, "vault-r1-b")
 	require.NoError(t, err)
 	api.LoseAnswer(1, fakeapi.On("DELETE", accountPath))
-	require.NoError(t, p.revoke(ctx, c.Reference))
+	require.NoError(t, only(p.revoke(ctx, c.Reference)))
 	require.Empty(t, api.Accounts())
 }
 
@@ -353,11 +357,11 @@ func TestOpenAIIdentify(t *testing.T) {
 	requireFault(t, err, fault.Invalid, "key: is none of the keys of project "+api.Project(), "CANARY")
 
 	// A key of a person ends by itself, and one of an account with it.
-	require.NoError(t, p.revoke(ctx, reference{ID: id}))
+	require.NoError(t, only(p.revoke(ctx, reference{ID: id})))
 	require.False(t, api.Works(mine))
-	require.NoError(t, p.revoke(ctx, r))
+	require.NoError(t, only(p.revoke(ctx, r)))
 	require.False(t, api.Works(shared))
-	require.NoError(t, p.revoke(ctx, reference{ID: id}), "what is gone is done")
+	require.NoError(t, only(p.revoke(ctx, reference{ID: id})), "what is gone is done")
 }
 
 // openAIKeyList is what a project lists of its keys: "id hint account".
@@ -412,23 +416,33 @@ func TestOpenAIRevokeAnswers(t *testing.T) {
 		status int
 		body   string
 		kind   fault.Kind
+		gone   bool
 	}{
-		"deleted":        {200, `{"object":"organization.project.service_account.deleted","id":"svc_1","deleted":true}`, ""},
-		"gone":           {404, openAIErrorBody("", "invalid_request_error", "No such service account"), ""},
-		"another's 404":  {404, "<html>not found</html>", fault.Target},
-		"not deleted":    {200, `{"deleted":false}`, fault.Target},
-		"no word of it":  {200, `{}`, fault.Target},
-		"empty":          {204, ``, fault.Target},
-		"declined":       {400, openAIErrorBody("", "invalid_request_error", "The key belongs to a service account"), fault.Target},
-		"refused":        {401, openAIErrorBody("invalid_api_key", "invalid_request_error", "no"), fault.AuthFailed},
-		"too often":      {429, openAIErrorBody("rate_limit_exceeded", "requests", "no"), fault.Unreachable},
-		"of wrong types": {200, `{"deleted":"yes"}`, fault.Target},
+		"deleted":        {200, `{"object":"organization.project.service_account.deleted","id":"svc_1","deleted":true}`, "", false},
+		"gone":           {404, openAIErrorBody("", "invalid_request_error", "No such service account"), "", true},
+		"another's 404":  {404, "<html>not found</html>", fault.Unreachable, false},
+		"no such path":   {404, openAIErrorBody("", "invalid_request_error", "Invalid URL (DELETE /v1/x)"), fault.Target, false},
+		"the same":       {404, openAIErrorBody("unknown_url", "invalid_request_error", "Unknown request URL"), fault.Target, false},
+		"not deleted":    {200, `{"deleted":false}`, fault.Target, false},
+		"no word of it":  {200, `{}`, fault.Target, false},
+		"empty":          {204, ``, fault.Target, false},
+		"declined":       {400, openAIErrorBody("", "invalid_request_error", "The key belongs to a service account"), fault.Target, false},
+		"refused":        {401, openAIErrorBody("invalid_api_key", "invalid_request_error", "no"), fault.AuthFailed, false},
+		"too often":      {429, openAIErrorBody("rate_limit_exceeded", "requests", "no"), fault.Unreachable, false},
+		"of wrong types": {200, `{"deleted":"yes"}`, fault.Target, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, p := scriptedOpenAI(t, saying(c.status, c.body))
+			_, p := scriptedOpenAI(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodGet {
+					saying(200, `{"object":"list","data":[]}`)(w, r)
+					return
+				}
+				saying(c.status, c.body)(w, r)
+			})
 			for action, r := range map[string]reference{"delete service account svc_1 at OpenAI": {ID: "key_1", Owner: "svc_1"}, "delete key key_1 at OpenAI": {ID: "key_1"}} {
-				err := p.revoke(context.Background(), r)
+				gone, err := p.revoke(context.Background(), r)
+				require.Equal(t, c.gone, gone)
 				if c.kind == "" {
 					require.NoError(t, err)
 					continue
@@ -439,12 +453,45 @@ func TestOpenAIRevokeAnswers(t *testing.T) {
 	}
 }
 
+// A 404 says that a key is gone only where its list is there.
+func TestOpenAIAbsenceIsConfirmed(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	no := openAIErrorBody("", "invalid_request_error", "No such object")
+	for name, c := range map[string]struct {
+		status int
+		body   string
+		kind   fault.Kind
+	}{
+		"another's project": {404, no, fault.Target},
+		"a portal":          {200, "<html>", fault.Target},
+		"nobody":            {503, "", fault.Unreachable},
+		"refused":           {401, openAIErrorBody("invalid_api_key", "invalid_request_error", "no"), fault.AuthFailed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, p := scriptedOpenAI(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodGet {
+					saying(c.status, c.body)(w, r)
+					return
+				}
+				saying(404, no)(w, r)
+			})
+			gone, err := p.revoke(ctx, reference{ID: "key_1"})
+			requireFault(t, err, c.kind, "delete key key_1 at OpenAI: it is said to be gone, which is not confirmed", testAdminKey)
+			require.False(t, gone)
+			require.Equal(t, []string{"DELETE /v1/organization/projects/proj_abc/api_keys/key_1", "GET /v1/organization/projects/proj_abc/api_keys?limit=1"}, s.requests()[:2])
+			requireFault(t, p.rootRevoke(ctx, reference{ID: "key_2"}), c.kind, "delete admin key key_2 at OpenAI: it is said to be gone, which is not confirmed", testAdminKey)
+		})
+	}
+}
+
 // An id of a journal that was tampered with leads nowhere.
 func TestOpenAIRevokeWithoutID(t *testing.T) {
 	t.Parallel()
 	s, p := scriptedOpenAI(t, saying(200, `{"deleted":true}`))
 	for _, r := range []reference{{}, {ID: ".."}, {Owner: "../../projects/proj_x"}, {ID: "key_1", Owner: "a b"}} {
-		require.Equal(t, fault.Internal, fault.KindOf(p.revoke(context.Background(), r)))
+		require.Equal(t, fault.Internal, fault.KindOf(only(p.revoke(context.Background(), r))))
 	}
 	require.Equal(t, fault.Internal, fault.KindOf(p.rootRevoke(context.Background(), reference{})))
 	require.Empty(t, s.requests())

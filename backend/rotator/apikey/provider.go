@@ -6,6 +6,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
 )
@@ -24,6 +25,12 @@ type provider interface {
 	// ping proves the connection's own credential, AuthFailed when it is refused. Without
 	// one there is nothing to prove.
 	ping(ctx context.Context) error
+
+	// witness proves by the connection's own credential that the provider answers, and
+	// accepts something at the API that refuses a key. The result says in a few words what
+	// was accepted, such as "the admin key". errNoWitness says that there is no credential
+	// that could be tried, or no call for that.
+	witness(ctx context.Context) (string, error)
 
 	// check says line by line what that credential may do. It changes nothing.
 	check(ctx context.Context) ([]rotator.Line, error)
@@ -49,12 +56,14 @@ type provider interface {
 	identify(ctx context.Context, key secret.String, id string) (reference, error)
 
 	// disable lets the provider refuse a key until enable; both are done where the key
-	// stands so already. A key that is gone is disabled, and cannot be enabled (Target).
-	disable(ctx context.Context, r reference) error
+	// stands so already. gone tells that the provider says, in its own form, that there is
+	// no such key: it cannot be enabled (Target), and is as good as disabled where it is the
+	// provider that the key lived at.
+	disable(ctx context.Context, r reference) (gone bool, err error)
 	enable(ctx context.Context, r reference) error
 
-	// revoke ends a key for good. One that is gone already is done.
-	revoke(ctx context.Context, r reference) error
+	// revoke ends a key for good; gone is as with disable.
+	revoke(ctx context.Context, r reference) (gone bool, err error)
 
 	// replace changes the one key in place: the earlier one is refused from then on.
 	// Unconfirmed says that it may have happened; the new key is then lost.
@@ -82,6 +91,12 @@ type rootKeys interface {
 	// rootRevoke ends a credential for good. One that is gone already is done.
 	rootRevoke(ctx context.Context, r reference) error
 }
+
+// errNoWitness says that nothing of the connection's own can be compared with a key.
+var errNoWitness = fault.New(fault.Target, "the connection has no credential of its own that could be tried")
+
+// theAdminKey is what most providers' witness is.
+const theAdminKey = "the admin key"
 
 // abilities of a provider.
 type abilities struct {

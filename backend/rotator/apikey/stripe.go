@@ -18,11 +18,11 @@ import (
 var stripeKind = providerKind{
 	typ:     "stripe",
 	baseURL: "https://api.stripe.com",
-	check: func(s *settings) ([]string, error) {
+	check: func(s *settings) error {
 		if !s.AdminKey.Empty() {
-			return nil, fault.Field("admin_key", "is not used: Stripe has no call that manages keys")
+			return fault.Field("admin_key", "is not used: Stripe has no call that manages keys")
 		}
-		return nil, nil
+		return nil
 	},
 	open: func(s *settings, client *egress.Client) (provider, error) { return newStripe(s, client), nil },
 }
@@ -107,6 +107,9 @@ func (p *stripe) ping(ctx context.Context) error {
 	}
 	return a.failed()
 }
+
+// witness implements provider: a connection to Stripe has no credential.
+func (*stripe) witness(context.Context) (string, error) { return "", errNoWitness }
 
 // check implements provider with the call that ping makes.
 func (p *stripe) check(ctx context.Context) ([]rotator.Line, error) {

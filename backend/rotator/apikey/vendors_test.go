@@ -27,6 +27,30 @@ func TestVendorKinds(t *testing.T) {
 	}
 }
 
+// What refuses a key is compared with what accepts the connection's own, where there is one.
+func TestVendorWitness(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	ai, p := openAIAt(t)
+	claude, q := anthropicAt(t, "")
+	for _, p := range []provider{p, q} {
+		witness, err := p.witness(ctx)
+		require.NoError(t, err)
+		require.Equal(t, "the admin key", witness)
+	}
+	keys := []string{ai.AdminKey(), claude.AdminKey()}
+	ai.ExpireByHand(keys[0])
+	claude.ExpireByHand(keys[1])
+	for _, p := range []provider{p, q} {
+		_, err := p.witness(ctx)
+		requireFault(t, err, fault.AuthFailed, "the admin key is refused", keys...)
+	}
+	pay, r := stripeAt(t)
+	_, err := r.witness(ctx)
+	require.ErrorIs(t, err, errNoWitness)
+	require.Empty(t, pay.Requests())
+}
+
 // Nobody who answers says nothing of a key.
 func TestVendorsUnreachable(t *testing.T) {
 	t.Parallel()
@@ -49,7 +73,7 @@ func TestVendorsUnreachable(t *testing.T) {
 			if p.abilities().Identify {
 				_, err = p.identify(ctx, key, "key_1")
 				requireFault(t, err, fault.Unreachable, p.title(), "CANARY")
-				requireFault(t, p.revoke(ctx, r), fault.Unreachable, p.title(), "CANARY")
+				requireFault(t, only(p.revoke(ctx, r)), fault.Unreachable, p.title(), "CANARY")
 			}
 			if p.abilities().Create {
 				_, err = p.create(ctx, "n")

@@ -38,20 +38,72 @@ func (r *Rotator) Retire(ctx context.Context, t *rotator.Target, stage rotator.S
 	switch {
 	case t.Version.Lost() || t.Material == nil && !o.Endable:
 		return rotator.Progress{}, nil // it was not made
-	case !o.Endable || sharesKey(t, o):
+	case !o.Endable || !can.Revoke && !can.Disable || sharesKey(t, o):
 		return r.endByHand(ctx, c, t, stage)
-	case stage == rotator.Destroy && can.Revoke:
-		_, err := c.revoke(ctx, o.Reference)
-		return rotator.Progress{}, in("end the key", err)
-	case stage == rotator.Destroy:
-		return rotator.Progress{}, nil
-	case can.Disable:
-		_, err := c.disable(ctx, o.Reference)
-		return rotator.Progress{DestroyAfter: destroyAfter(t)}, in("disable the key", err)
-	default:
-		_, err := c.revoke(ctx, o.Reference)
-		return rotator.Progress{}, in("revoke the key", err)
 	}
+	if others := othersEnd(ctx, c, t, o); others != "" {
+		return rotator.Progress{NotYet: others, AskAgain: askSeldom, Person: true}, nil
+	}
+	switch {
+	case stage == rotator.Destroy && !can.Revoke:
+		return rotator.Progress{}, nil
+	case stage == rotator.Disable && can.Disable:
+		return endByCall(ctx, c, t, rotator.Progress{DestroyAfter: destroyAfter(t)}, func() (bool, error) { return c.disable(ctx, o.Reference) })
+	default:
+		return endByCall(ctx, c, t, rotator.Progress{}, func() (bool, error) { return c.revoke(ctx, o.Reference) })
+	}
+}
+
+// endByCall ends a key. One that its provider does not know may be gone, or the connection
+// leads to where it never was: then the key still works.
+func endByCall(ctx context.Context, c *Connection, t *rotator.Target, done rotator.Progress, end func() (gone bool, err error)) (rotator.Progress, error) {
+	gone, err := end()
+	if err != nil || !gone || t.Material == nil {
+		return done, in("end the key", err)
+	}
+	key, err := keyOf(&t.Version, t.Material)
+	if err != nil {
+		return done, nil
+	}
+	answer, err := c.verify(ctx, key)
+	switch {
+	case fault.Is(err, fault.AuthFailed):
+		return done, nil
+	case err != nil:
+		return rotator.Progress{}, in("look whether the key is refused", err)
+	}
+	return rotator.Progress{
+		NotYet: fmt.Sprintf("%s does not know %s any more, and still accepts it (%s): it was just ended, or the connection leads to another organization, project or place than before",
+			c.title(), t.Version.Identifier, answer),
+		AskAgain: askAgain(&t.Version),
+	}, nil
+}
+
+// othersEnd says which keys would end with a key that a person handed in: somebody may have
+// added them since. For one that leaked this is no reason to let it live.
+func othersEnd(ctx context.Context, c *Connection, t *rotator.Target, o object) string {
+	shares, ok := c.provider.(ownerShared)
+	if !ok || !o.Handed || o.Reference.Owner == "" || t.Version.Compromised {
+		return ""
+	}
+	if err := shares.endsAlone(ctx, o.Reference); fault.Is(err, fault.Target) {
+		return err.Error()
+	}
+	return ""
+}
+
+// ownerShared is a provider at which keys end together with what owns them.
+type ownerShared interface {
+	// endsAlone refuses, as Target, a key whose owner has others.
+	endsAlone(ctx context.Context, r reference) error
+}
+
+// askAgain is the wait before a key is looked at again.
+func askAgain(v *rotation.Version) time.Duration {
+	if a := v.Attention; a == nil || a.Attempts < often {
+		return askOften
+	}
+	return askSeldom
 }
 
 // destroyAfter keeps a refused key for a rollback, but for one that leaked.
@@ -84,15 +136,16 @@ func (*Rotator) endByHand(ctx context.Context, c *Connection, t *rotator.Target,
 	}
 	answer, err := c.verify(ctx, key)
 	if fault.Is(err, fault.AuthFailed) {
+		if t.Current != nil { // else proving it waits for one
+			_, err = accepted(ctx, c, t)
+			return rotator.Progress{}, notAProof(err)
+		}
 		return rotator.Progress{}, nil
 	}
 	if err != nil {
 		return rotator.Progress{}, in("look whether the key is refused", err)
 	}
-	p := rotator.Progress{AskAgain: askSeldom, Person: true}
-	if a := t.Version.Attention; a == nil || a.Attempts < often {
-		p.AskAgain = askOften
-	}
+	p := rotator.Progress{AskAgain: askAgain(&t.Version), Person: true}
 	p.NotYet = fmt.Sprintf("%s still accepts it (%s): %s. A key that was just ended may live for some minutes; write retire/%s with version=%d to look again at once",
 		c.title(), answer, c.byHand().End, t.Role.Name, t.Version.Number)
 	return p, nil
@@ -110,18 +163,23 @@ func (*Rotator) Discard(ctx context.Context, t *rotator.Target) (rotator.Progres
 	if err != nil {
 		return rotator.Progress{}, err
 	}
+	can := c.abilities()
 	switch {
 	case o.Handed:
 		return rotator.Progress{}, nil
+	case t.Version.Lost() && can.Create:
+		return discardLost(ctx, c, t)
 	case optionsOf(t.Role).Strategy == strategyInPlace:
 		return undoReplace(&t.Version), nil
-	case t.Version.Lost():
-		return discardLost(ctx, c, t)
+	case t.Version.Lost() || o.Endable && !can.Revoke:
+		return rotator.Progress{
+			NotYet:   fmt.Sprintf("connection %s has no call any more that would find or revoke %s: give it one, or look for the key at %s", t.Role.Connection, t.Version.Identifier, c.title()),
+			AskAgain: askSeldom, Person: true,
+		}, nil
 	case !o.Endable:
 		return rotator.Progress{}, nil // it was not made
 	default:
-		_, err := c.revoke(ctx, o.Reference)
-		return rotator.Progress{}, in("revoke the key", err)
+		return endByCall(ctx, c, t, rotator.Progress{}, func() (bool, error) { return c.revoke(ctx, o.Reference) })
 	}
 }
 

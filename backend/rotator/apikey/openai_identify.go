@@ -31,9 +31,7 @@ func (k *openAIKey) account() string {
 // identify implements provider with GET /organization/projects/{project}/api_keys. The
 // whole list is read, also when the id is known: it tells what else the owner has.
 func (o *openAI) identify(ctx context.Context, key secret.String, id string) (reference, error) {
-	// Without owner_project_access=any the keys of some owners are left out.
-	keys, err := listOpenAI[openAIKey](ctx, o, "list the keys of project "+o.project, o.under("/api_keys"),
-		url.Values{"owner_project_access": {"any"}})
+	keys, err := o.keys(ctx)
 	if err != nil {
 		return reference{}, err
 	}
@@ -48,6 +46,12 @@ func (o *openAI) identify(ctx context.Context, key secret.String, id string) (re
 		return reference{}, err
 	}
 	return reference{ID: k.ID, Owner: k.account()}, nil
+}
+
+// keys lists the project's keys. Without owner_project_access=any those of some owners are
+// left out.
+func (o *openAI) keys(ctx context.Context) ([]openAIKey, error) {
+	return listOpenAI[openAIKey](ctx, o, "list the keys of project "+o.project, o.under("/api_keys"), url.Values{"owner_project_access": {"any"}})
 }
 
 // match finds the one key of a list that a key can be.

@@ -31,9 +31,13 @@ func (*Rotator) Mint(ctx context.Context, t *rotator.Target) (*rotator.Candidate
 		return nil, err
 	}
 	var made *created
-	if optionsOf(t.Role).Strategy == strategyInPlace {
+	can, inPlace := c.abilities(), optionsOf(t.Role).Strategy == strategyInPlace
+	switch {
+	case inPlace && !can.Replace, !inPlace && !can.Create:
+		return nil, fault.New(fault.Target, "connection %s has no call any more that makes a key, as strategy %s needs: see its definition", t.Role.Connection, optionsOf(t.Role).Strategy)
+	case inPlace:
 		made, err = replaceKey(ctx, c, t)
-	} else {
+	default:
 		made, err = c.create(ctx, t.MarkKey.Name(t.Mark))
 	}
 	if err != nil {

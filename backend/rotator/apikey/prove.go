@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -30,6 +31,9 @@ func (*Rotator) Prepare(ctx context.Context, t *rotator.Target) error {
 	}
 	if !o.Reversible {
 		return nil
+	}
+	if !c.abilities().Disable {
+		return fault.New(fault.Target, "connection %s has no call any more that brings a key back: see its definition", t.Role.Connection)
 	}
 	return in("bring the key back", c.enable(ctx, o.Reference))
 }
@@ -107,13 +111,13 @@ func (*Rotator) Restorable(t *rotator.Target) string {
 	case o.Endable:
 		return "its key was revoked at the provider, which cannot be undone"
 	default:
-		return "its key was ended at the provider by hand: hand it in again with stage/" + t.Role.Name + " if it lives"
+		return "its key was ended at the provider by hand, which cannot be undone"
 	}
 }
 
 // Probe implements rotator.Prober: the provider refuses the old key, and accepts the
-// current one on the same path a moment later. Where there is no other key, it has to
-// answer the connection's own call.
+// current one on the same path a moment later. Where there is no current one, the
+// connection's own credential stands in for it, if it has one.
 func (*Rotator) Probe(ctx context.Context, t *rotator.Target) (rotator.Proof, error) {
 	c, err := open(t)
 	if err != nil {
@@ -132,15 +136,26 @@ func (*Rotator) Probe(ctx context.Context, t *rotator.Target) (rotator.Proof, er
 	}
 	refusal := err.Error()
 	witness, err := accepted(ctx, c, t)
+	if errors.Is(err, errNoWitness) {
+		return rotator.Proof{
+			Unprovable: !hasCurrent(t),
+			Result:     refusal + "; there is no other key which it could accept, so that this proves nothing yet",
+		}, nil
+	}
 	if err != nil {
 		return rotator.Proof{}, notAProof(err)
 	}
 	return rotator.Proof{Dead: true, Result: fmt.Sprintf("%s, and accepted %s a moment later", refusal, witness)}, nil
 }
 
+// hasCurrent tells whether the role has a current version, or will have one again.
+func hasCurrent(t *rotator.Target) bool {
+	return t.Version.State == rotation.Current || slices.ContainsFunc(t.Others, func(v rotation.Version) bool { return v.State == rotation.Current })
+}
+
 func accepted(ctx context.Context, c *Connection, t *rotator.Target) (witness string, err error) {
 	if t.Current == nil {
-		return "the connection's own call", c.ping(ctx)
+		return c.witness(ctx)
 	}
 	key, err := keyOf(&t.Current.Version, t.Current.Material)
 	if err != nil {
@@ -152,6 +167,9 @@ func accepted(ctx context.Context, c *Connection, t *rotator.Target) (witness st
 
 // notAProof keeps the witness's own refusal from being taken for that of the old key.
 func notAProof(err error) error {
+	if err == nil {
+		return nil
+	}
 	err = in("the old key was refused, but so was the witness, which proves nothing", err)
 	if fault.Is(err, fault.AuthFailed) {
 		return fault.New(fault.Target, "%w", err)

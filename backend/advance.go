@@ -50,7 +50,7 @@ func (e *Engine) work(ctx context.Context, name string) {
 		case ctx.Err() != nil:
 			return // interrupted: runs again at once, or goes on in the next process
 		case fault.Is(err, fault.NotFound):
-			e.forget(name)
+			e.forgetGone(ctx, name)
 			return
 		case errors.Is(err, errLetOthersFirst):
 			e.workers.add(forMany, name)

@@ -127,6 +127,16 @@ func (m *memory) hand(name, rotation string, secrets secret.Map) {
 	m.with(name, func(r *remembered) { r.given, r.givenFor = secrets, rotation })
 }
 
+// takeBack forgets the secrets of an import that does not come about. Those of any other
+// rotation stay.
+func (m *memory) takeBack(name, rotation string) {
+	m.with(name, func(r *remembered) {
+		if r.givenFor == rotation {
+			r.given, r.givenFor = nil, ""
+		}
+	})
+}
+
 // handed returns them, nil for any other rotation and after a restart.
 func (m *memory) handed(name, rotation string) (secrets secret.Map) {
 	m.with(name, func(r *remembered) {

@@ -246,14 +246,12 @@ func (e *Engine) createRole(ctx context.Context, role *store.Role, w Write, warn
 	trigger := rotation.Initial
 	if e.imports(role, w.Secrets) {
 		trigger = rotation.Import
-		// Until the journal has it: whoever asked may stop waiting before.
-		e.memory.hand(role.Name, id, w.Secrets)
 	}
 	expected := e.waiters.expect(id)
-	if err := e.storeNewRole(ctx, role, &rotation.Intent{ID: id, Trigger: trigger, At: e.clock.Now(), Attempt: 1, Actor: by}); err != nil {
+	if err := e.storeNewRole(ctx, role, &rotation.Intent{ID: id, Trigger: trigger, At: e.clock.Now(), Attempt: 1, Actor: by}, w.Secrets); err != nil {
 		e.waiters.forget(id)
 		if trigger == rotation.Import && !isStorage(err) { // else the Put may have gone through
-			e.memory.hand(role.Name, "", nil)
+			e.memory.takeBack(role.Name, id)
 		}
 		return nil, err
 	}
@@ -310,7 +308,7 @@ func endOf(r *rotation.Rotation) string {
 }
 
 // storeNewRole writes state, then role: until the second Put there is no role.
-func (e *Engine) storeNewRole(ctx context.Context, role *store.Role, intent *rotation.Intent) error {
+func (e *Engine) storeNewRole(ctx context.Context, role *store.Role, intent *rotation.Intent, secrets secret.Map) error {
 	unlock, err := e.locks.lock(ctx, role.Name)
 	if err != nil {
 		return err
@@ -326,6 +324,10 @@ func (e *Engine) storeNewRole(ctx context.Context, role *store.Role, intent *rot
 		Highest:  earlier.Highest, Base: earlier.Highest, Revision: earlier.Revision, Versions: earlier.Versions,
 	}
 	defer e.cache.drop(role.Name)
+	if intent.Trigger == rotation.Import {
+		// Until the journal has it: whoever asked may stop waiting before.
+		e.memory.hand(role.Name, intent.ID, secrets)
+	}
 	if err := e.store.PutState(ctx, role.Name, state); err != nil {
 		return err
 	}

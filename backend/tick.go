@@ -149,6 +149,19 @@ func (e *Engine) forget(name string) {
 	e.memory.forget(name)
 }
 
+// forgetGone forgets a role that was seen to be gone, unless another one has taken its
+// name since: what came with the write of that one is nowhere else.
+func (e *Engine) forgetGone(ctx context.Context, name string) {
+	unlock, err := e.locks.lock(ctx, name)
+	if err != nil {
+		return // interrupted: runs again
+	}
+	defer unlock()
+	if _, err := e.load(ctx, name); fault.Is(err, fault.NotFound) {
+		e.forget(name)
+	}
+}
+
 // spread puts the first check of a role, after an unseal, somewhere in a time that
 // grows with the number of roles.
 func (e *Engine) spread(name string) time.Time {

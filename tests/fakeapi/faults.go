@@ -17,6 +17,7 @@ const (
 	refuse faultKind = iota
 	lose
 	hang
+	stall
 )
 
 // fault is what befalls the next requests that match.
@@ -48,7 +49,13 @@ func (s *Server) Hang(n int, match func(*http.Request) bool) {
 	s.addFault(&fault{kind: hang, left: n, match: match})
 }
 
-// Heal drops all that is left of Fail, LoseAnswer and Hang.
+// Stall serves the next n matching requests, and then keeps their answers back until the client gives
+// up, or ends.
+func (s *Server) Stall(n int, match func(*http.Request) bool) {
+	s.addFault(&fault{kind: stall, left: n, match: match})
+}
+
+// Heal drops all that is left of Fail, LoseAnswer, Hang and Stall.
 func (s *Server) Heal() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -154,7 +154,7 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	answer, f := s.answer(r)
 	switch {
-	case f != nil && f.kind == hang:
+	case f != nil && (f.kind == hang || f.kind == stall):
 		select {
 		case <-r.Context().Done():
 		case <-s.closing:
@@ -183,7 +183,7 @@ func (s *Server) answer(r *http.Request) (*httptest.ResponseRecorder, *fault) {
 		answer.Header().Set(name, s.current.id)
 	}
 	switch {
-	case f == nil || f.kind == lose:
+	case f == nil || f.kind == lose || f.kind == stall:
 		s.mux.ServeHTTP(answer, r)
 	case f.kind == refuse:
 		for name, values := range f.header {

@@ -81,6 +81,26 @@ func TestHang(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
 
+func TestStall(t *testing.T) {
+	api := newOpenAI(t)
+	accounts := "/v1/organization/projects/" + api.Project() + "/service_accounts"
+	api.Stall(1, fakeapi.On(http.MethodPost, accounts))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, api.URL()+accounts, strings.NewReader(`{"name":"kept back"}`))
+	require.NoError(t, err)
+	req.Header = bearer(api.AdminKey())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := api.Client().Do(req) //nolint:bodyclose // there is no answer
+		ended <- err
+	}()
+	require.Eventually(t, func() bool { return len(api.Accounts()) == 1 }, 10*time.Second, time.Millisecond, "it was served")
+	require.Empty(t, ended, "and is not answered")
+	cancel()
+	require.ErrorIs(t, <-ended, context.Canceled)
+}
+
 func TestLateness(t *testing.T) {
 	api := newOpenAI(t)
 	var c clock

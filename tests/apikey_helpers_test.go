@@ -159,14 +159,9 @@ func (w *world) told(role string) (rotations []string) {
 	return rotations
 }
 
-// awaitKeys waits until exactly this many of the provider's keys are there.
-func awaitKeys(t *testing.T, keys func() []fakeapi.Key, n int) (there []fakeapi.Key) {
-	t.Helper()
-	await(t, patience, fmt.Sprintf("%d keys at the provider", n), func() (bool, any) {
-		there = keys()
-		return len(there) == n, there
-	})
-	return there
+// accountsOf are the service accounts that bear the name of a role.
+func accountsOf(api *fakeapi.OpenAI, role string) []fakeapi.Key {
+	return slices.DeleteFunc(api.Accounts(), func(k fakeapi.Key) bool { return !strings.Contains(k.Name, ":"+role+":") })
 }
 
 // statusOf is a key's status at the provider; empty if it is no more.

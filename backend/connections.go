@@ -292,6 +292,9 @@ func (e *Engine) mergeConnection(before *store.Connection, w Write) (*store.Conn
 		return nil, nil, err
 	}
 	if before != nil {
+		if fixed := kind.Options().Changed(before.Values, doc.Values, func(o option.Option) bool { return o.Immutable }); len(fixed) > 0 {
+			return nil, nil, fault.Field(fixed[0], "cannot be changed once the connection exists: make another connection")
+		}
 		if err := secretsAgain(kind.Options(), before, doc, w.Secrets); err != nil {
 			return nil, nil, err
 		}

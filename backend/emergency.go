@@ -218,8 +218,12 @@ func (s *subject) nextSteps(incident string) (steps []string) {
 		case v.ProvenDead():
 		case v.State == rotation.Current && s.revokes:
 			steps = append(steps, fmt.Sprintf("version %d (%s) of %s is revoked, and nothing replaces it before a version could be verified%s", v.Number, v.Identifier, s.name, s.nextAttempt()))
+		case v.State == rotation.Current && !v.KillFirst && s.hand != nil && s.hand.EndedByHand(v):
+			steps = append(steps, fmt.Sprintf("the leak lives on: version %d (%s) of %s works until a person ends it at the provider, which no call can; readers need another one first: write stage/%s", v.Number, v.Identifier, s.name, s.name))
 		case v.State == rotation.Current && !v.KillFirst:
 			steps = append(steps, fmt.Sprintf("the leak lives on: version %d (%s) of %s still works, since no replacement could be verified yet; to end it before there is one, write emergency/%s with kill_first=true", v.Number, v.Identifier, s.name, s.name))
+		case v.State == rotation.Retiring && v.RetireBegun.IsZero() && v.Attention == nil && s.replacementWaits():
+			steps = append(steps, fmt.Sprintf("version %d (%s) of %s ends as soon as a replacement took over%s; to end it now, write retire/%s with version=%d", v.Number, v.Identifier, s.name, s.nextAttempt(), s.name, v.Number))
 		case v.Attention != nil:
 			steps = append(steps, fmt.Sprintf("version %d (%s) of %s is not proven dead: %s; it is tried again at %s", v.Number, v.Identifier, s.name, v.Attention.Reason, v.Attention.At.Format(timeFormat)))
 		case v.Proof != nil:
@@ -241,6 +245,12 @@ func (s *subject) nextSteps(incident string) (steps []string) {
 		steps = append(steps, s.state.ActionRequired)
 	}
 	return steps
+}
+
+// replacementWaits tells whether what leaked is still what readers get.
+func (s *subject) replacementWaits() bool {
+	cur := s.state.CurrentVersion()
+	return cur != nil && cur.Compromised
 }
 
 // nextAttempt says when a replacement is tried again, if that is planned.

@@ -285,7 +285,7 @@ func (e *Engine) Retire(ctx context.Context, name string, r RetireRequest) (*rot
 			return err
 		}
 		now := e.clock.Now()
-		if until := e.ttlsEnd(s, v); !r.Force && v.RetireBegun.IsZero() && until.After(now) {
+		if until := e.ttlsEnd(s, v); !r.Force && !v.Compromised && v.RetireBegun.IsZero() && until.After(now) {
 			return fault.New(fault.Conflict, "version %d may be in use until %s by readers that were promised so: retire it then, or with force=true", v.Number, until.Format(time.RFC3339))
 		}
 		number = v.Number

@@ -404,7 +404,7 @@ func (e *Engine) abandon(ctx context.Context, name, id string) error {
 
 // awaitGone waits a little for what a failed creation left to be cleaned up.
 func (e *Engine) awaitGone(ctx context.Context, name string) {
-	if _, err := e.await(ctx, name, cleanWithin, func(s *subject) bool { return !s.state.Deleted || s.onlySearched(s.role) }); err != nil && !fault.Is(err, fault.NotFound) {
+	if _, err := e.await(ctx, name, cleanWithin, func(s *subject) bool { return !s.state.Deleted || s.buried && s.onlySearched(s.role) }); err != nil && !fault.Is(err, fault.NotFound) {
 		e.logger.Warn("could not see whether a failed role is cleaned up", "role", name, "error", err)
 	}
 }
@@ -517,6 +517,7 @@ func (e *Engine) moveToTombstone(ctx context.Context, s *subject) error {
 		return nil
 	}
 	s.buried = true
+	defer e.waiters.changed()
 	if err := e.put(ctx, s); err != nil {
 		return err
 	}

@@ -364,7 +364,7 @@ func (s *subject) soaked(now time.Time, force bool) error {
 	if staged == nil || !staged.Staged || force || !staged.ReadyAt.After(now) {
 		return nil
 	}
-	return fault.New(fault.Conflict, "version %d is staged, and takes over at %s: promote it then, or at once with force=true", staged.Number, staged.ReadyAt.Format(timeFormat))
+	return fault.New(fault.Conflict, "version %d is staged, and may take over at %s: promote it then, or at once with force=true", staged.Number, staged.ReadyAt.Format(timeFormat))
 }
 
 // stageScheduled makes the version that the schedule asks for stand by first.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
 
@@ -22,6 +23,8 @@ type subject struct {
 	// revokes tells that a leak of it ends with its declaration, promotes that a person lets
 	// staged versions take over.
 	revokes, promotes bool
+	// hand is set where only a person can end some versions.
+	hand rotator.HandEnded
 }
 
 // subject puts a role's documents together with what its kind says of it.
@@ -29,6 +32,7 @@ func (e *Engine) subject(name string, role *store.Role, state *rotation.State, b
 	s := &subject{name: name, role: role, state: state, buried: buried}
 	if kind, known := e.rotators[role.Type]; known {
 		s.revokes, s.promotes = kind.Kind().RevokesAtOnce, !soakOf(kind, role).Auto
+		s.hand, _ = kind.(rotator.HandEnded)
 	}
 	return s
 }

@@ -195,6 +195,12 @@ func (f *Faulty) RenderSecond(t *rotator.Target) (map[string]any, error) {
 	return nil, nil
 }
 
+// EndedByHand implements rotator.HandEnded where the wrapped kind does.
+func (f *Faulty) EndedByHand(v *rotation.Version) bool {
+	h, ok := f.full.(rotator.HandEnded)
+	return ok && h.EndedByHand(v)
+}
+
 // Load implements rotator.LiveUser where the wrapped kind does.
 func (f *Faulty) Load(v *rotation.Version, material secret.Map) (any, error) {
 	u, ok := f.full.(rotator.LiveUser)

@@ -263,6 +263,11 @@ type Gracer interface {
 	DefaultGrace(r *Role) time.Duration
 }
 
+// HandEnded is implemented by kinds some of whose versions only a person can end.
+type HandEnded interface {
+	EndedByHand(v *rotation.Version) bool
+}
+
 // Adviser knows what is left to people once an emergency has replaced a version:
 // sentences for the answer, none without need.
 type Adviser interface {

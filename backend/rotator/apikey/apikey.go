@@ -44,6 +44,7 @@ var (
 	_ rotator.Irreversible = (*Rotator)(nil)
 	_ rotator.Importer     = (*Rotator)(nil)
 	_ rotator.Defaulter    = (*Rotator)(nil)
+	_ rotator.HandEnded    = (*Rotator)(nil)
 )
 
 // Kind implements rotator.Rotator.

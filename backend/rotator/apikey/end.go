@@ -106,6 +106,12 @@ func askAgain(v *rotation.Version) time.Duration {
 	return askSeldom
 }
 
+// EndedByHand implements rotator.HandEnded.
+func (*Rotator) EndedByHand(v *rotation.Version) bool {
+	o, err := objectOf(v)
+	return err == nil && len(v.Object) > 0 && !o.Endable
+}
+
 // destroyAfter keeps a refused key for a rollback, but for one that leaked.
 func destroyAfter(t *rotator.Target) time.Duration {
 	if t.Version.Compromised {
@@ -146,8 +152,10 @@ func (*Rotator) endByHand(ctx context.Context, c *Connection, t *rotator.Target,
 		return rotator.Progress{}, in("look whether the key is refused", err)
 	}
 	p := rotator.Progress{AskAgain: askAgain(&t.Version), Person: true}
-	p.NotYet = fmt.Sprintf("%s still accepts it (%s): %s. A key that was just ended may live for some minutes; write retire/%s with version=%d to look again at once",
-		c.title(), answer, c.byHand().End, t.Role.Name, t.Version.Number)
+	p.NotYet = fmt.Sprintf("%s still accepts it (%s): %s. A key that was just ended may live for some minutes", c.title(), answer, c.byHand().End)
+	if t.Version.State != rotation.Current {
+		p.NotYet += fmt.Sprintf("; write retire/%s with version=%d to look again at once", t.Role.Name, t.Version.Number)
+	}
 	return p, nil
 }
 

@@ -27,7 +27,7 @@ var roleOptionSet = option.Set{
 	{Name: "strategy", Type: option.String, Immutable: true, Help: "create: a call makes the next key beside the one in use. in_place: a call changes the one key, which ends the earlier one at once. by_hand: a person makes it and writes stage/:name. Default: create where the provider has a call for that, else by_hand."},
 	{Name: keyName, Type: option.String, Secret: true, Help: "The key in use today: it becomes version 1. Without it a role with strategy by_hand waits for its first key, and one with create makes it."},
 	{Name: "key_id", Type: option.String, Secret: true, Help: "The provider's id of key, where it cannot be found by itself."},
-	{Name: "soak_period", Type: option.Duration, Default: int64(0), Help: "How long a verified key stands by as the secondary before it takes over, when it was staged or the schedule made it. rotate/:name and emergencies do not wait."},
+	{Name: "soak_period", Type: option.Duration, Default: int64(0), Help: "How long a verified key stands by as the secondary before it takes over, when it was staged or the schedule made it. A key that rotate/:name or an emergency makes takes over at once."},
 	{Name: "auto_promote", Type: option.Bool, Default: true, Help: "Let a key that stands by take over by itself; else a person writes promote/:name."},
 	{Name: "destroy_after", Type: option.Duration, Default: int64(defaultDestroyAfter / time.Second), Help: "How long a key that the provider refuses, but could still bring back for a rollback, is kept before it is ended for good."},
 }

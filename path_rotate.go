@@ -162,7 +162,11 @@ func (b *Backend) retire(ctx context.Context, _ *logical.Request, data *framewor
 	if err != nil {
 		return nil, err
 	}
-	return &logical.Response{Data: renderVersion(v, nil)}, nil
+	resp := &logical.Response{Data: renderVersion(v, nil)}
+	if v.Attention != nil {
+		resp.AddWarning(fmt.Sprintf("version %d is not ended yet: %s", v.Number, v.Attention.Reason))
+	}
+	return resp, nil
 }
 
 // rotationResponse answers with a rotation, or refuses when it ended badly while

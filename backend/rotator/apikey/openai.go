@@ -22,7 +22,7 @@ var openAIKind = providerKind{
 	baseURL: "https://api.openai.com/v1",
 	options: option.Set{
 		// The ids of keys and service accounts that the journal holds are the project's.
-		{Name: "project", Type: option.String, Address: true, Immutable: true, Help: "Id of the project in which keys are made, such as proj_abc (OpenAI dashboard: Settings, Project, General). Cannot be changed."},
+		{Name: "project", Type: option.String, Address: true, Immutable: true, Help: "Id of the project in which keys are made, such as proj_abc (OpenAI dashboard: Settings, Project, General)."},
 		{Name: "organization", Type: option.String, Address: true, Help: "Id of the organization that the admin key acts for (header OpenAI-Organization). Default: the one it belongs to."},
 	},
 	check: checkOpenAI,

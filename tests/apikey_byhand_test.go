@@ -207,7 +207,7 @@ func (w *world) expires(api *fakeapi.Stripe, key string, version int) {
 	assert.Equal(w.t, "retired", v.State)
 	assert.True(w.t, v.ProvenDead)
 	assert.Equal(w.t, "ok", w.status(w.role).State)
-	w.denied(http.StatusConflict, "rollback/"+w.role, nil, "ended at the provider by hand: hand it in again with stage/"+w.role)
+	w.denied(http.StatusConflict, "rollback/"+w.role, nil, "ended at the provider by hand, which cannot be undone")
 }
 
 // leaks declares emergencies: the record stays open, with what a person has to do, until a call proves

@@ -31,7 +31,7 @@ func TestAPIKeySoak(t *testing.T) {
 	assert.Equal(t, 1, now.Version)
 	assert.Equal(t, first.Primary, now.Primary)
 	assert.True(t, api.Works(now.Secondary), "the next one, made and proven")
-	w.denied(http.StatusConflict, "promote/"+w.role, nil, "version 2 is staged, and takes over at "+ready.Format(time.RFC3339), "force=true")
+	w.denied(http.StatusConflict, "promote/"+w.role, nil, "version 2 is staged, and may take over at "+ready.Format(time.RFC3339), "force=true")
 
 	w.awaitVersion(asks, 2, "standby")
 	s := w.status(asks)

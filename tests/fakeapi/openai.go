@@ -2,6 +2,7 @@ package fakeapi
 
 import (
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -176,6 +177,9 @@ func (api *OpenAI) deleteAccount(r *http.Request) reply {
 	return api.deleted(owner, "organization.project.service_account.deleted")
 }
 
+// redacted shows three characters after what keys of a sort begin with, and the last three.
+func redacted(key string) string { return masked(key, strings.LastIndex(key, "-")+4, 3, "...") }
+
 func (api *OpenAI) projectKey(r *record) object {
 	name := r.Name
 	owner := object{"type": "user", "user": object{
@@ -189,7 +193,7 @@ func (api *OpenAI) projectKey(r *record) object {
 		}}
 	}
 	return object{
-		"object": "organization.project.api_key", "redacted_value": masked(r.value, 8, 4, "..."), "name": name,
+		"object": "organization.project.api_key", "redacted_value": redacted(r.value), "name": name,
 		"created_at": r.made.Unix(), "last_used_at": unix(r.used), "id": r.ID, "owner": owner,
 	}
 }
@@ -208,7 +212,7 @@ func (api *OpenAI) deleteProjectKey(r *http.Request) reply {
 
 func (api *OpenAI) adminKey(r *record) object {
 	return object{
-		"object": "organization.admin_api_key", "id": r.ID, "name": r.Name, "redacted_value": masked(r.value, 8, 4, "..."),
+		"object": "organization.admin_api_key", "id": r.ID, "name": r.Name, "redacted_value": masked(r.value, len("sk-admin"), 3, "..."),
 		"created_at": r.made.Unix(), "last_used_at": unix(r.used), "expires_at": unix(r.expires),
 		"owner": object{
 			"type": "user", "object": "organization.user", "id": "user_1", "name": "A person", "role": "owner", "created_at": r.made.Unix(),

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -133,6 +134,9 @@ type anthropicKey struct {
 	Workspace *string `json:"workspace_id"`
 }
 
+// anthropicAlike is what keys have in common.
+var anthropicAlike = alike{begin: regexp.MustCompile(`^sk-ant-[a-z]+[0-9]*-`), end: "AA"}
+
 // administer makes a call with the admin key.
 func (p *anthropic) administer(ctx context.Context, in call) (*answer, error) {
 	in.key = p.caller.admin
@@ -246,8 +250,10 @@ func (p *anthropic) identify(ctx context.Context, key secret.String, id string) 
 		return reference{}, fault.Field("key", "is none of the active keys of %s", p.scope())
 	case len(like) > 1:
 		return reference{}, fault.Field("key_id", "is required: %d active keys of %s look like this one (%s)", len(like), p.scope(), listed(like))
+	case anthropicAlike.told(match.Hint, key) < minTold:
+		return reference{}, fault.Field("key_id", "is required: one active key of %s looks like this one (%s), and Anthropic shows too little of it to be sure", p.scope(), listed(like))
 	}
-	return match.reference()
+	return match.reference(key)
 }
 
 // confirm checks what a person says the id of a key is.
@@ -266,7 +272,7 @@ func (p *anthropic) confirm(ctx context.Context, key secret.String, id string) (
 	case k.Status != anthropicActive:
 		return reference{}, fault.Field("key", "is not active at Anthropic")
 	}
-	return k.reference()
+	return k.reference(key)
 }
 
 // considers tells whether the connection is for a key.
@@ -274,8 +280,8 @@ func (p *anthropic) considers(k *anthropicKey) bool {
 	return p.workspace == "" || k.Workspace != nil && *k.Workspace == p.workspace
 }
 
-func (k *anthropicKey) reference() (reference, error) {
-	if !validID(k.ID) {
+func (k *anthropicKey) reference(key secret.String) (reference, error) {
+	if !validID(k.ID) || betrays(k.ID, key) {
 		return reference{}, fault.New(fault.Target, "Anthropic gives an id of the key that cannot be used")
 	}
 	r := reference{ID: k.ID}

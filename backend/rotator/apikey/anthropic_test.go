@@ -181,6 +181,11 @@ func TestAnthropicWorkspace(t *testing.T) {
 	require.Contains(t, p.byHand().End, "wrkspc_a")
 	require.NotContains(t, anthropicOf(t, api, "").byHand().Make, "workspace")
 
+	// An end that most keys have, and two more characters, are too little to be sure of a key.
+	few := answering(t, saying(200, `{"data":[{"id":"apikey_1","partial_key_hint":"sk-ant-api03...igAA","status":"active"}],"has_more":false}`))
+	_, err = openProvider(t, anthropicKind, few.URL, testAnthropicAdmin, nil).identify(ctx, secret.New(testAnthropicKey), "")
+	requireFault(t, err, fault.Invalid, "key_id: is required: one active key of the organization looks like this one (apikey_1), and Anthropic shows too little", "CANARY")
+
 	// The filters of the request are not relied upon.
 	s := answering(t, saying(200, `{"data":[{"id":"apikey_1","partial_key_hint":"sk-ant-api03-R2D...igAA","status":"active","workspace_id":"wrkspc_b"},
 		{"id":"apikey_2","partial_key_hint":"sk-ant-api03-R2D...igAA","status":"inactive","workspace_id":"wrkspc_a"}],"has_more":false}`))

@@ -23,6 +23,8 @@ type caller struct {
 	base   string
 	client *egress.Client
 	admin  secret.String
+	// isAdmin tells that all calls are made with the admin key.
+	isAdmin bool
 	// authorize puts a key into a request's header, and whatever else the API wants there.
 	authorize func(h http.Header, key secret.String)
 	// decline reads the provider's own form of an error. Anything else is nil: a gateway's
@@ -120,9 +122,10 @@ func unconfirmedAbsence(a *answer, err error) error {
 }
 
 // notMade tells that a call that makes something was declined for certain. Whoever timed
-// out, or failed in between, may have made it.
+// out, or failed in between, may have made it; and so may an API whose answer, in which a
+// key stands, was kept back on its way by a page of somebody else's.
 func (a *answer) notMade() bool {
-	return a.Status >= 400 && a.Status < 500 && a.Status != http.StatusRequestTimeout
+	return a.own() && a.Status >= 400 && a.Status < 500 && a.Status != http.StatusRequestTimeout
 }
 
 // read decodes a success; anything else is what failed.
@@ -171,6 +174,12 @@ func (a *answer) foreign() error {
 		a.request.Action, a.caller.title, a.Status)
 }
 
+// nothing is the error of the provider's own answer to a key's verification that neither
+// accepts nor refuses the key.
+func (a *answer) nothing() error {
+	return fault.New(fault.Unreachable, "%s: the answer proves nothing of the key (%s)", a.request.Action, a.said())
+}
+
 // busy tells that the provider, or what stands before it, could not serve the call.
 func (a *answer) busy() bool { return a.Status == http.StatusTooManyRequests || a.Status >= 500 }
 
@@ -192,7 +201,7 @@ func (a *answer) said() string {
 
 // whose names the key that a call was made with.
 func (a *answer) whose() string {
-	if slices.ContainsFunc(a.request.Secrets, a.caller.admin.Equal) {
+	if a.caller.isAdmin || slices.ContainsFunc(a.request.Secrets, a.caller.admin.Equal) {
 		return theAdminKey
 	}
 	return "the key"
@@ -245,7 +254,17 @@ const maxID = 256
 // validID tells whether a text can be a provider's id. It becomes a segment of a path: what
 // would lead to another one is none.
 func validID(id string) bool {
-	return id != "" && len(id) <= maxID && id != "." && id != ".." && isPrintable(id) && !strings.ContainsAny(id, `/\`)
+	return id != "" && len(id) <= maxID && id != "." && id != ".." && isPrintable(id) && !strings.ContainsAny(id, `/\%`)
+}
+
+// tooMuch is how many bytes of a secret in a row are no accident.
+const tooMuch = 12
+
+// betrays tells that an id, which everybody may see, is a secret, or the greater part of one.
+// Less than that is an id that stands in its key, as SendGrid's do.
+func betrays(id string, s secret.String) bool {
+	text := s.Reveal()
+	return text != "" && strings.Contains(id, text) || len(id) >= tooMuch && 2*len(id) > len(text) && strings.Contains(text, id)
 }
 
 // isPrintable tells whether a text is of printable ASCII, without spaces.
@@ -288,8 +307,29 @@ const maxInstant = 253402300799
 // middle, and its end.
 var hint = regexp.MustCompile(`^([!-)+-~]*?)(?:\.{2,}|\*+|…+|•+)([!-)+-~]*)$`)
 
-// minTail is how much of a key's end a hint must show. Beginnings are alike.
-const minTail = 3
+const (
+	// minTail is how much of a key's end a hint must show. Beginnings are alike.
+	minTail = 3
+	// minTold is of how many characters a hint must tell, that other keys are likely not to
+	// have, to be taken for the only one that fits.
+	minTold = 5
+)
+
+// alike is what the keys of a provider have in common.
+type alike struct {
+	begin *regexp.Regexp
+	end   string
+}
+
+// told counts the characters that a hint, which fits a key, shows of it and of no other.
+func (a alike) told(shown string, key secret.String) int {
+	parts := hint.FindStringSubmatch(shown)
+	if parts == nil {
+		return 0
+	}
+	begin := max(0, len(parts[1])-len(a.begin.FindString(key.Reveal())))
+	return begin + len(strings.TrimSuffix(parts[2], a.end))
+}
 
 // hintFits tells whether a hint can be of a key. Others may look alike.
 func hintFits(shown string, key secret.String) bool {

@@ -111,11 +111,48 @@ func requireFault(t *testing.T, err error, kind fault.Kind, part string, secrets
 
 func TestValidID(t *testing.T) {
 	t.Parallel()
-	for _, id := range []string{"key_abc", "svc_acct_abc", "a", "..a", "a%2Fb", "user:1@x", strings.Repeat("a", maxID)} {
+	for _, id := range []string{"key_abc", "svc_acct_abc", "a", "..a", "user:1@x", strings.Repeat("a", maxID)} {
 		require.True(t, validID(id), id)
 	}
-	for _, id := range []string{"", ".", "..", "a/b", `a\b`, "a b", "a\n", "é", "\x00", "a\x7f", strings.Repeat("a", maxID+1)} {
+	for _, id := range []string{"", ".", "..", "a/b", "a%2Fb", "%2e%2e", "a%", `a\b`, "a b", "a\n", "é", "\x00", "a\x7f", strings.Repeat("a", maxID+1)} {
 		require.False(t, validID(id), "%q", id)
+	}
+}
+
+func TestBetrays(t *testing.T) {
+	t.Parallel()
+	const key = "sk-0123456789abcdefghijkl"
+	for _, id := range []string{key, "id-" + key, "0123456789abc", "sk-0123456789abcdefghij"} {
+		require.True(t, betrays(id, secret.New(key)), id)
+	}
+	for _, id := range []string{"", "key_1", "0123456789ab", "sk-012345678", "0123456789abd", "SK-0123456789ABCDEFGHIJKL"} {
+		require.False(t, betrays(id, secret.New(key)), id)
+	}
+	require.True(t, betrays("short", secret.New("short")))
+	require.False(t, betrays("key_1", secret.String{}))
+	require.False(t, betrays("abcdefghijklmnopqrstuv", secret.New("SG.abcdefghijklmnopqrstuv.0123456789012345678901234567890123456789012")), "as SendGrid has it")
+}
+
+// What keys of a provider have in common tells nothing of one.
+func TestToldByAHint(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		alike alike
+		shown string
+		key   string
+		want  int
+	}{
+		{openAIAlike, "sk-abc...def", "sk-abcxxxxxxxdef", 6},
+		{openAIAlike, "sk-...wxyz", "sk-abcxxxxxxxwxyz", 4},
+		{openAIAlike, "sk-pro...xyz", "sk-proj-abcxxxxxxxyz", 3},
+		{openAIAlike, "sk-proj-...wxyz", "sk-proj-abcxxxwxyz", 4},
+		{openAIAlike, "sk-proj-a...wxyz", "sk-proj-abcxxxwxyz", 5},
+		{openAIAlike, "sk-svcacct-abc...xyz", "sk-svcacct-abcxxxxxxxyz", 6},
+		{anthropicAlike, "sk-ant-api03-R2D...igAA", testAnthropicKey, 5},
+		{anthropicAlike, "sk-ant-api03...igAA", testAnthropicKey, 2},
+		{anthropicAlike, "no hint", testAnthropicKey, 0},
+	} {
+		require.Equal(t, c.want, c.alike.told(c.shown, secret.New(c.key)), c.shown)
 	}
 }
 

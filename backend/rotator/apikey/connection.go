@@ -156,7 +156,8 @@ func (s *settings) checkBase() error {
 	switch {
 	case s.BaseURL == "":
 		return fault.Field("base_url", "is required: where the API is, such as https://api.example.com/v1")
-	case err != nil || base.Host == "" || base.User != nil || base.RawQuery != "" || base.Fragment != "":
+	// Looked for in the text: an empty query, or fragment, would begin at the end of each path.
+	case err != nil || base.Host == "" || base.User != nil || strings.ContainsAny(s.BaseURL, "?#"):
 		return fault.Field("base_url", "must be a URL such as https://api.example.com/v1, without user, query and fragment")
 	case base.Scheme != "https" && base.Scheme != "http":
 		return fault.Field("base_url", "must begin with https://")

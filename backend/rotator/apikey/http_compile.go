@@ -52,9 +52,11 @@ func (c *compiler) definition(d *definition) {
 	c.auth("key", d.Key, keyValue)
 	c.make("create", d.Create, d.Admin, nameValue)
 	c.make("replace", d.Replace, d.Admin, idValue)
-	if d.Replace != nil && d.Replace.mentionsID && d.Create == nil && d.Verify.ID == "" {
-		c.fail("replace", "mentions {{id}}, and nothing tells the id of a key (verify.id may)")
+	if d.Replace != nil && d.Replace.mentionsID && d.Verify.ID == "" {
+		// What a person says is the id of their key may be that of another's.
+		c.fail("replace", "mentions {{id}}, and nothing tells the id of a key that is handed in (verify.id may)")
 	}
+	c.ids(d)
 	c.list(d.List, d.Admin)
 	c.verify(d.Verify, d.Key)
 	for _, end := range []struct {
@@ -66,6 +68,7 @@ func (c *compiler) definition(d *definition) {
 	for i, text := range d.Error {
 		d.errors = append(d.errors, c.pointer(fmt.Sprintf("error, entry %d", i+1), text))
 	}
+	c.proof(d)
 	if d.ByHand != nil {
 		c.sentence("by_hand.make", d.ByHand.Make, maxSentenceBytes)
 		c.sentence("by_hand.end", d.ByHand.End, maxSentenceBytes)

@@ -30,6 +30,33 @@ func (c *compiler) ends(at string, s *callSpec, auth *authSpec) {
 	}
 }
 
+// ids refuses pointers that lead to a key in the place of an id, which everybody may see.
+func (c *compiler) ids(d *definition) {
+	for _, m := range []struct {
+		at   string
+		made *makeSpec
+	}{{"create", d.Create}, {"replace", d.Replace}} {
+		switch {
+		case m.made == nil || m.made.Key == "":
+		case m.made.ID == m.made.Key:
+			c.fail(join(m.at, "id"), "is the same as key, which must stay secret")
+		case d.Verify.ID == m.made.Key:
+			c.fail("verify.id", "is the same as %s.key, which must stay secret", m.at)
+		}
+	}
+}
+
+// proof asks for what tells the API's answers to verify from those of others.
+func (c *compiler) proof(d *definition) {
+	switch {
+	case len(d.Error) > 0:
+	case len(d.Verify.Forbidden) > 0:
+		c.fail("error", "is required with verify.forbidden: a gateway forbids too, and would prove a key")
+	case d.Verify.State == nil:
+		c.warnings = append(c.warnings, definitionField+": verify has no state, and there is no error: whatever answers, such as a gateway, passes for the API")
+	}
+}
+
 func (c *compiler) verify(s *verifySpec, auth *authSpec) {
 	if s == nil {
 		return

@@ -58,7 +58,13 @@ func TestDefinitionIsRefused(t *testing.T) {
 		{"disable without revoke", fields{"create": nil, "revoke": nil}, "definition: disable: needs revoke: a disabled key is not ended"},
 		{"revoke of no id", fields{"create": nil, "verify.id": nil}, "definition: revoke: has no use without create: nothing tells the id of a key (verify.id may)"},
 
-		{"replace of no id", fields{"create": nil, "verify.id": nil, "revoke": nil, "disable": nil, "enable": nil}, "definition: replace: mentions {{id}}, and nothing tells the id of a key (verify.id may)"},
+		{"replace of no id", fields{"create": nil, "verify.id": nil, "revoke": nil, "disable": nil, "enable": nil}, "definition: replace: mentions {{id}}, and nothing tells the id of a key that is handed in (verify.id may)"},
+		{"replace of an id that only keys of ours have", fields{"verify.id": nil}, "definition: replace: mentions {{id}}, and nothing tells the id of a key that is handed in (verify.id may)"},
+		{"an id that is the key", fields{"create.id": "/secret"}, "definition: create.id: is the same as key, which must stay secret"},
+		{"a new id that is the key", fields{"replace.id": "/secret"}, "definition: replace.id: is the same as key, which must stay secret"},
+		{"an id of verify that is the key", fields{"verify.id": "/secret"}, "definition: verify.id: is the same as create.key, which must stay secret"},
+		{"an id of verify that is the key that takes its place", fields{"verify.id": "/next", "replace.key": "/next"}, "definition: verify.id: is the same as replace.key, which must stay secret"},
+		{"forbidden by anybody", fields{"error": nil}, "definition: error: is required with verify.forbidden: a gateway forbids too, and would prove a key"},
 
 		{"no method", fields{"create.method": nil}, "definition: create.method: must be one of GET, POST, PUT, PATCH, DELETE"},
 		{"a method in lower case", fields{"verify.method": "get"}, "definition: verify.method: must be one of GET, POST, PUT, PATCH, DELETE"},
@@ -70,6 +76,8 @@ func TestDefinitionIsRefused(t *testing.T) {
 		{"up, escaped", fields{"revoke.path": "/keys/%2e%2E/{{id}}"}, "definition: revoke.path: must not have a segment . or .., which leads up"},
 		{"up, with a slash that is escaped", fields{"revoke.path": "/keys/..%2f{{id}}"}, "definition: revoke.path: must not have a segment . or .., which leads up"},
 		{"up, with a parameter", fields{"revoke.path": "/keys/..;a=b/{{id}}"}, "definition: revoke.path: must not have a segment . or .., which leads up"},
+		{"up, escaped twice", fields{"revoke.path": "/keys/%252e%252e/{{id}}"}, "definition: revoke.path: must not have a segment . or .., which leads up"},
+		{"up, with a slash that is escaped twice", fields{"revoke.path": "/keys%252f..%255cx/{{id}}"}, "definition: revoke.path: must not have a segment . or .., which leads up"},
 		{"a backslash", fields{"revoke.path": `/keys\{{id}}`}, `definition: revoke.path: must not contain \`},
 		{"a backslash, escaped", fields{"revoke.path": `/keys%5c{{id}}`}, `definition: revoke.path: must not contain \`},
 		{"a fragment", fields{"revoke.path": "/keys/{{id}}#x"}, "definition: revoke.path: must not contain #"},
@@ -206,6 +214,9 @@ func TestConnectionOfADefinition(t *testing.T) {
 		{"a parameter that leads up", fields{"list.path": "/t/{{team}}/keys"}, option.Values{"parameters": map[string]string{"team": ".."}}, bothSecrets, "definition: list.path: must not have a segment . or .., which leads up"},
 		{"a parameter that leads up and down", fields{"list.path": "/t/{{team}}/keys"}, option.Values{"parameters": map[string]string{"team": "../x"}}, bothSecrets, "definition: list.path: must not have a segment . or .., which leads up"},
 		{"a parameter with a colon before a password", fields{"admin.headers": fields{}, "admin.basic": fields{"username": "{{team}}", "password": "{{admin_key}}"}}, option.Values{"parameters": map[string]string{"team": "a:b"}}, bothSecrets, "definition: admin.basic.username: must not hold a colon: the password begins there"},
+		{"a parameter that leads up when it is unescaped twice", fields{"list.path": "/t/{{team}}/keys"}, option.Values{"parameters": map[string]string{"team": "%2e%2E"}}, bothSecrets, "definition: list.path: must not have a segment . or .., which leads up"},
+		{"a base with an empty query", fields{"base_url": "https://api.acme.test/v1?"}, given, bothSecrets, "base_url: must be a URL such as https://api.example.com/v1, without user, query and fragment"},
+		{"a base with an empty fragment", fields{"base_url": "https://api.acme.test/v1#"}, given, bothSecrets, "base_url: must be a URL such as https://api.example.com/v1, without user, query and fragment"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -222,8 +233,9 @@ func TestConnectionOfADefinition(t *testing.T) {
 	}, warnings)
 
 	// Made by hand: a proof is all it takes.
-	_, err = checkOf(`{"base_url": "https://api.acme.test", "key": {"headers": {"X-Key": "{{key}}"}}, "verify": {"method": "GET", "path": "/me"}, "by_hand": {"make": "m", "end": "e"}}`, nil, nil)
+	warnings, err = checkOf(`{"base_url": "https://api.acme.test", "key": {"headers": {"X-Key": "{{key}}"}}, "verify": {"method": "GET", "path": "/me"}, "by_hand": {"make": "m", "end": "e"}}`, nil, nil)
 	require.NoError(t, err)
+	require.Equal(t, []string{"definition: verify has no state, and there is no error: whatever answers, such as a gateway, passes for the API"}, warnings)
 }
 
 // What the parser accepts it can run: whatever the API answers, nothing panics, and no
@@ -258,7 +270,7 @@ func FuzzDefinitionParts(f *testing.F) {
 		}
 		text := changed(t, fields{
 			"revoke.path": path, "revoke.headers": fields{header: value}, "disable.body": json.RawMessage(body), "replace.path": path, "replace.form": fields{header: value},
-			"create.key": pointer, "create.id": pointer, "create.expires": pointer, "list.items": pointer, "list.name": pointer, "list.page": page,
+			"create.key": pointer + "/k", "create.id": pointer, "create.expires": pointer, "list.items": pointer, "list.name": pointer, "list.page": page,
 			"verify.state": fields{"pointer": pointer, "dead": []string{value}}, "error": []string{pointer},
 		})
 		runAccepted(t, text, map[string]string{"team": parameter}, answer, status)
@@ -322,6 +334,7 @@ func (s *stub) RoundTrip(r *http.Request) (*http.Response, error) {
 	require.Equal(s.t, "api.acme.test", r.URL.Host)
 	require.True(s.t, strings.HasPrefix(r.URL.Path, "/base/"), r.URL.Path)
 	require.NotContains(s.t, strings.Split(r.URL.Path, "/"), "..")
+	require.NotContains(s.t, strings.Split(unescapeAll(r.URL.Path), "/"), "..")
 	for name, values := range r.Header {
 		for _, value := range values {
 			require.False(s.t, strings.ContainsAny(name+value, "\r\n"))

@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
 )
 
 const (
@@ -133,7 +135,7 @@ func (w *listWalk) take(p *listPage) error {
 		if !strings.HasPrefix(name, w.prefix) {
 			continue
 		}
-		if !usable {
+		if !usable || slices.ContainsFunc(p.request.Secrets, func(s secret.String) bool { return len(s.Reveal()) >= tooMuch && betrays(id, s) }) {
 			return fault.New(fault.Target, "%s: a key that is named as ours are has no id that can be used", p.request.Action)
 		}
 		made, _ := date(w.spec.created.in(item))

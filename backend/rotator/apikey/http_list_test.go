@@ -228,3 +228,18 @@ func TestHTTPPagesInCircles(t *testing.T) {
 		require.Len(t, api.sent(), tc.most, tc.name)
 	}
 }
+
+// An id is shown to everybody: one that is the credential that was sent is none.
+func TestHTTPListEchoes(t *testing.T) {
+	t.Parallel()
+	api := serveAcme(t, func(r *http.Request) (int, any) {
+		return 200, fields{"keys": []any{fields{"id": strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), "name": "ours-1"}}}
+	})
+	h := openHTTP(t, whole, api.URL, testParameters)
+	_, err := h.find(t.Context(), "ours-")
+	require.EqualError(t, err, "list keys at Acme: a key that is named as ours are has no id that can be used")
+	require.True(t, fault.Is(err, fault.Target))
+	found, err := h.find(t.Context(), "theirs-")
+	require.NoError(t, err)
+	require.Empty(t, found)
+}

@@ -38,9 +38,9 @@ func newHTTPProvider(s *settings, client *egress.Client) (*httpProvider, error) 
 		}
 		title = base.Host
 	}
-	admin := caller{title: title, base: s.BaseURL, client: client, decline: d.decline, refuses: d.refuses(http.StatusUnauthorized), formless: len(d.errors) == 0}
+	admin := caller{title: title, base: s.BaseURL, client: client, decline: d.decline, refuses: d.refuses(http.StatusUnauthorized), formless: len(d.errors) == 0, isAdmin: true}
 	prover := admin
-	prover.refuses = d.refuses(d.Verify.Dead...)
+	prover.refuses, prover.isAdmin = d.refuses(d.Verify.Dead...), false
 	return &httpProvider{
 		definition: d, parameters: s.Parameters, admin: &admin, prover: &prover,
 		adminSecrets: secret.Map{adminKeyValue: s.AdminKey, adminSecretValue: s.AdminSecret},
@@ -180,7 +180,7 @@ func (s *makeSpec) read(a *answer, id string) *created {
 		}
 	}
 	expires, ok := date(s.expires.in(document))
-	if !ok {
+	if !ok || betrays(id, secret.New(key)) {
 		return nil
 	}
 	return &created{Key: secret.New(key), Reference: reference{ID: id, Expires: expires}}

@@ -124,13 +124,28 @@ func checkPath(path string) error {
 	case strings.Contains(plain, `\`):
 		return errors.New(`must not contain \`)
 	}
-	for segment := range strings.SplitSeq(plain, "/") {
-		// Some servers drop what follows a semicolon before they look.
-		if segment, _, _ = strings.Cut(segment, ";"); segment == "." || segment == ".." {
-			return errors.New("must not have a segment . or .., which leads up")
+	// Some proxies unescape once, and the server behind them once more.
+	for _, plain := range []string{plain, unescapeAll(plain)} {
+		for segment := range strings.FieldsFuncSeq(plain, func(r rune) bool { return r == '/' || r == '\\' }) {
+			// Some servers drop what follows a semicolon before they look.
+			if segment, _, _ = strings.Cut(segment, ";"); segment == "." || segment == ".." {
+				return errors.New("must not have a segment . or .., which leads up")
+			}
 		}
 	}
 	return nil
+}
+
+var percentEncoded = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
+
+// unescapeAll unescapes what is percent-encoded, and leaves what only looks like it.
+func unescapeAll(text string) string {
+	return percentEncoded.ReplaceAllStringFunc(text, func(encoded string) string {
+		if plain, err := url.PathUnescape(encoded); err == nil {
+			return plain
+		}
+		return encoded
+	})
 }
 
 // printable tells whether a text is ASCII without control characters.

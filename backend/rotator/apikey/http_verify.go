@@ -36,32 +36,34 @@ func (h *httpProvider) prove(ctx context.Context, key secret.String) (*answer, e
 	case v.succeeded(a):
 		return a, v.State.prove(a)
 	// A gateway's page must not pass for the API's word, neither for a key nor against it.
-	case slices.Contains(v.Forbidden, a.Status) && h.definition.speaks(a.declined):
+	case slices.Contains(v.Forbidden, a.Status) && a.own():
 		return a, nil
-	case len(h.definition.errors) > 0:
-		return nil, a.unproven()
+	case h.prover.refuses(a.Status, a.declined), a.busy():
+		return nil, a.failed()
+	case a.own():
+		return nil, a.nothing()
 	}
-	return nil, a.failed()
+	return nil, a.foreign()
 }
 
-// prove reads what a success says of the key.
+// prove reads what a success says of the key. What it cannot read proves nothing.
 func (s *stateSpec) prove(a *answer) error {
 	if s == nil {
 		return nil
 	}
 	document, err := decodeAnswer(a.Body)
 	if err != nil {
-		return a.unclear()
+		return a.foreign()
 	}
 	value := s.at.in(document)
 	text, _ := plain(value)
 	switch {
 	case value == nil:
-		return a.unclear()
+		return a.foreign()
 	case slices.Contains(s.Dead, text):
 		return fault.New(fault.AuthFailed, "%s: the key is refused (it is %q)", a.request.Action, a.request.Text(text))
 	case len(s.Alive) > 0 && !slices.Contains(s.Alive, text):
-		return fault.New(fault.Target, "%s: the answer proves nothing: it is %q, which the definition does not know", a.request.Action, a.request.Text(text))
+		return fault.New(fault.Unreachable, "%s: the answer proves nothing of the key: it is %q, which the definition does not know", a.request.Action, a.request.Text(text))
 	}
 	return nil
 }
@@ -78,7 +80,7 @@ func (h *httpProvider) identify(ctx context.Context, key secret.String, id strin
 	}
 	actual, ok := identifier(h.definition.Verify.id.in(document))
 	switch {
-	case !ok:
+	case !ok || betrays(actual, key):
 		return reference{}, fault.New(fault.Target, "%s: the answer has no id of the key that can be used (status %d)", a.request.Action, a.Status)
 	case id != "" && id != actual:
 		return reference{}, fault.Field("key_id", "is the id of another key: %s says otherwise of this one", h.title())

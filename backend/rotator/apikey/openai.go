@@ -247,7 +247,7 @@ func (o *openAI) create(ctx context.Context, name string) (*created, error) {
 		return nil, a.unconfirmed()
 	}
 	key := secret.New(in.Key.Value)
-	if o.checkKey(key) != nil {
+	if o.checkKey(key) != nil || betrays(in.Key.ID, key) || betrays(in.ID, key) {
 		return nil, a.unconfirmed()
 	}
 	return &created{Key: key, Reference: reference{ID: in.Key.ID, Owner: in.ID, Expires: instant(in.Key.ExpiresAt)}}, nil

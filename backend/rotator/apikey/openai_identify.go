@@ -3,6 +3,7 @@ package apikey
 import (
 	"context"
 	"net/url"
+	"regexp"
 	"slices"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
@@ -19,6 +20,9 @@ type openAIKey struct {
 		} `json:"service_account"`
 	} `json:"owner"`
 }
+
+// openAIAlike is what keys have in common, by who owns them.
+var openAIAlike = alike{begin: regexp.MustCompile(`^sk-(?:proj-|svcacct-|admin-|None-)?`)}
 
 // account is the service account that owns the key; empty where a person does.
 func (k *openAIKey) account() string {
@@ -39,7 +43,7 @@ func (o *openAI) identify(ctx context.Context, key secret.String, id string) (re
 	if err != nil {
 		return reference{}, err
 	}
-	if !validID(k.ID) || k.account() != "" && !validID(k.account()) {
+	if !validID(k.ID) || betrays(k.ID, key) || k.account() != "" && !validID(k.account()) {
 		return reference{}, fault.New(fault.Target, "OpenAI gives an id of the key that cannot be used")
 	}
 	if err := soleOfAccount(keys, k); err != nil {
@@ -75,6 +79,8 @@ func (o *openAI) match(keys []openAIKey, key secret.String, id string) (*openAIK
 		return nil, fault.Field("key", "is none of the keys of project %s", o.project)
 	case len(like) > 1:
 		return nil, fault.Field("key_id", "is required: %d keys of project %s look like this one (%s)", len(like), o.project, listed(like))
+	case id == "" && openAIAlike.told(match.Redacted, key) < minTold:
+		return nil, fault.Field("key_id", "is required: one key of project %s looks like this one (%s), and OpenAI shows too little of it to be sure", o.project, listed(like))
 	}
 	return match, nil
 }

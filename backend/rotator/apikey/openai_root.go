@@ -33,11 +33,14 @@ func (o *openAI) rootCreate(ctx context.Context, name string) (*created, error) 
 		return nil, a.failed()
 	}
 	var in openAINewKey
-	if !a.ok() || json.Unmarshal(a.Body, &in) != nil || !validID(in.ID) ||
-		!strings.HasPrefix(in.Value, openAIAdminPrefix) || checkKeyText(secret.New(in.Value)) != nil {
+	if !a.ok() || json.Unmarshal(a.Body, &in) != nil || !validID(in.ID) {
 		return nil, a.unconfirmed()
 	}
-	return &created{Key: secret.New(in.Value), Reference: reference{ID: in.ID, Expires: instant(in.ExpiresAt)}}, nil
+	key := secret.New(in.Value)
+	if !strings.HasPrefix(in.Value, openAIAdminPrefix) || checkKeyText(key) != nil || betrays(in.ID, key) {
+		return nil, a.unconfirmed()
+	}
+	return &created{Key: key, Reference: reference{ID: in.ID, Expires: instant(in.ExpiresAt)}}, nil
 }
 
 // adminKeys lists the organization's admin keys: GET /organization/admin_api_keys.
@@ -64,7 +67,8 @@ func (o *openAI) rootFind(ctx context.Context, prefix string) ([]found, error) {
 	return out, nil
 }
 
-// rootIdentify implements rootKeys with GET /organization/admin_api_keys.
+// rootIdentify implements rootKeys with GET /organization/admin_api_keys. However little a
+// hint shows, the only one that fits is right: the key is in the list that it may read.
 func (o *openAI) rootIdentify(ctx context.Context, key secret.String) (reference, error) {
 	keys, err := o.adminKeys(ctx)
 	if err != nil {

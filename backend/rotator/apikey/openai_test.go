@@ -144,6 +144,10 @@ func TestOpenAICreateAnswers(t *testing.T) {
 	}{
 		"good":                  {200, good, ""},
 		"good, 201":             {201, good, ""},
+		"kept back on its way":  {403, "<html>blocked: the answer holds sk-svcacct-CANARY", fault.Unconfirmed},
+		"refused by somebody":   {401, `{"message":"who?"}`, fault.Unconfirmed},
+		"id is the key":         {200, `{"id":"svc_1","api_key":{"id":"sk-svcacct-CANARY","value":"sk-svcacct-CANARY"}}`, fault.Unconfirmed},
+		"owner is the key":      {200, `{"id":"sk-svcacct-CANARY","api_key":{"id":"key_1","value":"sk-svcacct-CANARY"}}`, fault.Unconfirmed},
 		"declined":              {400, openAIErrorBody("", "invalid_request_error", "no"), fault.Target},
 		"no such project":       {404, openAIErrorBody("", "invalid_request_error", "no"), fault.Target},
 		"forbidden":             {403, openAIErrorBody("", "invalid_request_error", "no"), fault.Target},
@@ -393,17 +397,25 @@ func TestOpenAIIdentifyLookAlikes(t *testing.T) {
 	r, err := identify(t, "key_3", "key_1 sk-proj-...wxyz", "key_2 sk-proj-...abcd", "key_3 sk-proj-****wxyz svc_1")
 	require.NoError(t, err)
 	require.Equal(t, reference{ID: "key_3", Owner: "svc_1"}, r)
+	_, err = identify(t, "", "key_1 sk-proj-...wxyz", "key_2 sk-proj-...abcd")
+	requireFault(t, err, fault.Invalid, "key_id: is required: one key of project proj_abc looks like this one (key_1), and OpenAI shows too little of it to be sure", "CANARY")
+	r, err = identify(t, "key_1", "key_1 sk-proj-...wxyz", "key_2 sk-proj-...abcd")
+	require.NoError(t, err)
+	require.Equal(t, reference{ID: "key_1"}, r)
+	r, err = identify(t, "", "key_1 sk-proj-CAN...xyz", "key_2 sk-proj-CAN...abc")
+	require.NoError(t, err)
+	require.Equal(t, reference{ID: "key_1"}, r)
 	_, err = identify(t, "", "key_1 sk-...")
 	requireFault(t, err, fault.Invalid, "key: is none of the keys", "CANARY")
 
 	// Deleting the account would end keys that nobody spoke of.
 	const others = "belongs to service account svc_1, which has 2 more"
-	_, err = identify(t, "", "key_1 sk-proj-...wxyz svc_1", "key_2 sk-proj-...aaaa svc_1", "key_3 sk-proj-...bbbb svc_1", "key_4 sk-proj-...cccc svc_2")
+	_, err = identify(t, "", "key_1 sk-proj-C...wxyz svc_1", "key_2 sk-proj-...aaaa svc_1", "key_3 sk-proj-...bbbb svc_1", "key_4 sk-proj-...cccc svc_2")
 	requireFault(t, err, fault.Invalid, others, "CANARY")
 	_, err = identify(t, "key_1", "key_1 sk-proj-...wxyz svc_1", "key_2 sk-proj-...aaaa svc_1", "key_3 sk-proj-...wxyz svc_1")
 	requireFault(t, err, fault.Invalid, others, "CANARY")
 
-	for _, hostile := range []string{"../key sk-proj-...wxyz", "key_1 sk-proj-...wxyz a/b"} {
+	for _, hostile := range []string{"../key sk-proj-C...wxyz", "key_1 sk-proj-C...wxyz a/b", key.Reveal() + " sk-proj-C...wxyz"} {
 		_, err = identify(t, "", hostile)
 		requireFault(t, err, fault.Target, "OpenAI gives an id of the key that cannot be used", "CANARY")
 	}
@@ -551,6 +563,16 @@ func TestOpenAICheckKey(t *testing.T) {
 	require.Contains(t, p.byHand().End, "proj_abc")
 }
 
+// A new admin key that cannot be taken into use is there all the same.
+func TestOpenAIMintRootUnconfirmed(t *testing.T) {
+	t.Parallel()
+	api, p := openAIAt(t)
+	conn := &Connection{provider: p, withAdminKey: func(secret.String) (provider, error) { return nil, fault.New(fault.Internal, "no") }}
+	_, err := (&ConnectionKind{kind: openAIKind}).MintRoot(context.Background(), conn, "vault-root-1")
+	requireFault(t, err, fault.Unconfirmed, "the new admin key was made, and cannot be taken into use: no", api.AdminKey())
+	require.Len(t, api.AdminKeys(), 2)
+}
+
 // The admin key makes the one that takes its place.
 func TestOpenAIRootKeys(t *testing.T) {
 	t.Parallel()
@@ -593,13 +615,17 @@ func TestOpenAIRootAnswers(t *testing.T) {
 	for _, body := range []string{
 		"", "{}", `{"id":"key_1"}`, `{"value":"sk-admin-CANARY"}`, `{"id":"a/b","value":"sk-admin-CANARY"}`, `{"id":"key_1","value":"sk-proj-CANARY"}`,
 		`{"id":"key_1","value":"sk-admin-CANARY x"}`, `{"id":"key_1","value":7}`,
+		`{"id":"sk-admin-CANARY","value":"sk-admin-CANARY"}`,
 	} {
 		_, p := scriptedOpenAI(t, saying(200, body))
 		_, err := p.rootCreate(ctx, "n")
 		requireFault(t, err, fault.Unconfirmed, "make an admin key at OpenAI", "sk-")
 	}
-	_, p := scriptedOpenAI(t, saying(403, openAIErrorBody("", "invalid_request_error", "no owner")))
+	_, p := scriptedOpenAI(t, saying(403, "<html>blocked: it holds sk-admin-CANARY"))
 	_, err := p.rootCreate(ctx, "n")
+	requireFault(t, err, fault.Unconfirmed, "make an admin key at OpenAI", "sk-")
+	_, p = scriptedOpenAI(t, saying(403, openAIErrorBody("", "invalid_request_error", "no owner")))
+	_, err = p.rootCreate(ctx, "n")
 	requireFault(t, err, fault.Target, "make an admin key at OpenAI: declined (status 403 invalid_request_error: no owner)")
 
 	two := `{"object":"list","data":[{"id":"key_1","redacted_value":"sk-admin...789"},{"id":"key_2","redacted_value":"sk-admin...789"}]}`

@@ -56,7 +56,7 @@ func (k *ConnectionKind) MintRoot(ctx context.Context, conn rotator.Connection, 
 	// not be known in time, the engine finds that out once more.
 	next, err := c.withAdminKey(made.Key)
 	if err != nil {
-		return nil, err
+		return nil, fault.New(fault.Unconfirmed, "the new admin key was made, and cannot be taken into use: %w", err)
 	}
 	once := func() (struct{}, error) {
 		err := next.ping(ctx)

@@ -40,9 +40,15 @@ func newStripe(s *settings, client *egress.Client) *stripe {
 		title: "Stripe", base: s.BaseURL, client: client,
 		authorize: func(h http.Header, key secret.String) { h.Set("Authorization", "Bearer "+key.Reveal()) },
 		decline:   readStripeError,
-		// Some refusals have the code api_key_expired, and most have none.
-		refuses: func(status int, d *declined) bool { return status == http.StatusUnauthorized && d != nil },
+		refuses:   refusedByStripe,
 	}}
+}
+
+// refusedByStripe tells the refusal of a key. Most have no code; nor has the answer to a call
+// that bears no key, which is what is left of one where a gateway drops it.
+func refusedByStripe(status int, d *declined) bool {
+	return status == http.StatusUnauthorized && d != nil &&
+		(d.Code == "api_key_expired" || strings.HasPrefix(d.Message, "Invalid API Key provided"))
 }
 
 // readStripeError reads {"error":{"type","code","message"}}; code may be missing.
@@ -138,6 +144,8 @@ func (p *stripe) verify(ctx context.Context, key secret.String) (string, error) 
 		return "200", nil
 	case a.Status == http.StatusForbidden && a.declined != nil:
 		return "403", nil
+	case a.Status == http.StatusUnauthorized && a.own() && !refusedByStripe(a.Status, a.declined):
+		return "", a.nothing()
 	}
 	return "", a.unproven()
 }

@@ -78,8 +78,11 @@ func TestStripeVerifyAnswers(t *testing.T) {
 	}{
 		"accepted":            {200, `{"object":"balance"}`, "200", ""},
 		"forbidden":           {403, stripeErrorBody("invalid_request_error", "", "no"), "403", ""},
-		"refused":             {401, stripeErrorBody("invalid_request_error", "", "Invalid API Key"), "", fault.AuthFailed},
+		"refused":             {401, stripeErrorBody("invalid_request_error", "", "Invalid API Key provided: sk_test_****6789"), "", fault.AuthFailed},
 		"expired":             {401, stripeErrorBody("invalid_request_error", "api_key_expired", "Expired"), "", fault.AuthFailed},
+		"expired, of a type":  {401, stripeErrorBody("authentication_error", "api_key_expired", "Expired"), "", fault.AuthFailed},
+		"no key arrived":      {401, stripeErrorBody("invalid_request_error", "", "You did not provide an API key."), "", fault.Unreachable},
+		"another reason":      {401, stripeErrorBody("invalid_request_error", "", "This API call cannot be made"), "", fault.Unreachable},
 		"declined":            {400, stripeErrorBody("invalid_request_error", "", "hm"), "", fault.Target},
 		"too often":           {429, stripeErrorBody("invalid_request_error", "rate_limit", "slow down"), "", fault.Unreachable},
 		"failing":             {500, stripeErrorBody("api_error", "", "sorry"), "", fault.Unreachable},

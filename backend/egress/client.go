@@ -89,7 +89,7 @@ func (c *Client) Do(ctx context.Context, r Request) (*Response, error) {
 // turn waits until the client's own rate admits one more request, unless the host asked to
 // be left alone for now.
 func (c *Client) turn(ctx context.Context, k *call, waited time.Time) error {
-	if until := c.holds.until(k.host); until.After(c.options.now()) && until.After(waited) {
+	if until := c.holds.until(k); until.After(c.options.now()) && until.After(waited) {
 		return fault.New(fault.Unreachable, "%s: %s asked to wait until %s", k.Action, k.host, until.UTC().Format(time.RFC3339))
 	}
 	if err := ctx.Err(); err != nil {

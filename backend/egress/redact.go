@@ -2,6 +2,7 @@ package egress
 
 import (
 	"encoding/base64"
+	"encoding/hex"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -16,16 +17,16 @@ const (
 	// fragment is how much of a secret, in a row, is too much: less is what providers show
 	// when they mask a key themselves.
 	fragment = 12
-	// minEncoded is how long a secret must be to be looked for in base64: of a shorter one
-	// so few characters are certain that they stand in any text.
+	// minEncoded is how long a secret must be to be looked for in base64 or hexadecimal: of a
+	// shorter one so few characters are certain that they stand in any text.
 	minEncoded = 6
 )
 
 // Text gives a piece of an answer for a sentence: bounded, on one line, printable, and
 // without the secrets of the request, be they whole or cut, plain or encoded: with
-// percent signs, with JSON's or HTML's escapes, in base64 also where something stands
-// before them, or two of these in turn. Twelve bytes in a row from anywhere in a secret
-// count as it.
+// percent signs, with JSON's or HTML's escapes, in hexadecimal, in base64 also where
+// something stands before them, or two of these in turn. Twelve bytes in a row from anywhere
+// in a secret count as it, in upper case or lower.
 func (r Request) Text(piece string) string {
 	cut := len(piece) > maxPiece
 	if cut {
@@ -46,28 +47,30 @@ func (r Request) Text(piece string) string {
 	return bound(line(piece, found), cut)
 }
 
-// needles are what is looked for: each row of so many bytes that a secret has, by their
-// number, and whether it is base64.
+// needles are what is looked for: each row of so many bytes that a secret has, in lower
+// case, by their number, and whether it is base64.
 type needles map[int]map[string]bool
 
 func needlesOf(secrets []secret.String) needles {
 	n := needles{}
 	for _, s := range secrets {
 		plain := s.Reveal()
-		n.add(string(viewOf(plain).compact().text), false)
+		n.add(string(viewOf(plain).compact().text), fragment, false)
 		if len(plain) < minEncoded {
 			continue
 		}
+		n.add(hex.EncodeToString([]byte(plain)), hex.EncodedLen(fragment), false)
 		for _, core := range base64Cores(plain) {
-			n.add(core, true)
-			n.add(strings.NewReplacer("+", "-", "/", "_").Replace(core), true)
+			n.add(core, fragment, true)
+			n.add(strings.NewReplacer("+", "-", "/", "_").Replace(core), fragment, true)
 		}
 	}
 	return n
 }
 
-func (n needles) add(text string, encoded bool) {
-	size := min(len(text), fragment)
+func (n needles) add(text string, limit int, encoded bool) {
+	text = string(lower([]byte(text)))
+	size := min(len(text), limit)
 	if size == 0 {
 		return
 	}
@@ -94,9 +97,10 @@ func base64Cores(plain string) []string {
 // mark finds the needles in a view, and marks where they were read from.
 func (n needles) mark(v view, found marks) {
 	v = v.compact()
+	text := lower(v.text)
 	for size, rows := range n {
-		for i := 0; i+size <= len(v.text); i++ {
-			encoded, ok := rows[string(v.text[i:i+size])]
+		for i := 0; i+size <= len(text); i++ {
+			encoded, ok := rows[string(text[i:i+size])]
 			if !ok {
 				continue
 			}
@@ -106,6 +110,19 @@ func (n needles) mark(v view, found marks) {
 			}
 		}
 	}
+}
+
+// lower is a text with the letters of ASCII in lower case; what else it holds keeps its
+// length.
+func lower(text []byte) []byte {
+	out := make([]byte, len(text))
+	for i, b := range text {
+		if b >= 'A' && b <= 'Z' {
+			b += 'a' - 'A'
+		}
+		out[i] = b
+	}
+	return out
 }
 
 // marks say of each byte of a piece what becomes of it.

@@ -2,6 +2,7 @@ package egress
 
 import (
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"html"
@@ -56,6 +57,7 @@ func TestTextHidesSecrets(t *testing.T) {
 		require.Equal(t, "before: [redacted], after", got, name)
 	}
 	require.Equal(t, "[redacted] and [redacted]", r.Text(key+" and another-secret"))
+	require.Equal(t, "7573653a[redacted]6d6f7265", r.Text(hex.EncodeToString([]byte("use:"+key+"more"))))
 }
 
 func encodings(s string) map[string]string {
@@ -63,6 +65,10 @@ func encodings(s string) map[string]string {
 	inJSON := string(quoted[1 : len(quoted)-1])
 	return map[string]string{
 		"plain":              s,
+		"lower case":         string(lower([]byte(s))),
+		"upper case":         upper(s),
+		"hexadecimal":        hex.EncodeToString([]byte(s)),
+		"HEXADECIMAL":        upper(hex.EncodeToString([]byte(s))),
 		"query":              url.QueryEscape(s),
 		"path":               url.PathEscape(s),
 		"each byte":          eachByte(s),
@@ -85,6 +91,16 @@ func encodings(s string) map[string]string {
 	}
 }
 
+// upper changes the letters of ASCII alone.
+func upper(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' {
+			return r - 'a' + 'A'
+		}
+		return r
+	}, s)
+}
+
 func eachByte(s string) string {
 	var b strings.Builder
 	for i := range len(s) {
@@ -101,6 +117,8 @@ func TestTextLeavesTheProvidersOwnMask(t *testing.T) {
 		"Incorrect API key provided: sk-abc**********2345.":                     "Incorrect API key provided: sk-abc**********2345.",
 		"Incorrect API key provided: sk-abcdefghijklmnopqrstuvwxyz012345.":      "Incorrect API key provided: [redacted].",
 		"Incorrect API key provided: sk-abcdefghijk...":                         "Incorrect API key provided: [redacted]...",
+		"sk-abcdefghijkl in " + hex.EncodeToString([]byte("abcdefghijk")):       "[redacted] in " + hex.EncodeToString([]byte("abcdefghijk")),
+		hex.EncodeToString([]byte("abcdefghijkl")) + " and SK-ABCDEFGHIJ":       "[redacted] and [redacted]",
 		"it ends in tuvwxyz012345, and has fghijklmnopqrs":                      "it ends in [redacted], and has [redacted]",
 		"sk-abcdefgh and yz012345":                                              "sk-abcdefgh and yz012345",
 		"sk-abcdefghijklmnop%71rstuvw":                                          "[redacted]",
@@ -171,14 +189,17 @@ func checkText(t *testing.T, r Request, piece, plain string) {
 			readings = append(readings, inJSON)
 		}
 		for _, word := range strings.Fields(part) {
+			if read, err := hex.DecodeString(word); err == nil && len(plain) == len(core) {
+				readings = append(readings, string(read))
+			}
 			if read, err := base64.StdEncoding.DecodeString(word); err == nil && len(plain) == len(core) {
 				readings = append(readings, string(read))
 			}
 		}
 		for _, read := range readings {
-			read = string(viewOf(read).compact().text)
+			read = string(lower(viewOf(read).compact().text))
 			for i := 0; i+fragment <= len(core); i++ {
-				require.NotContains(t, read, core[i:i+fragment], "%q of %q gives %q", plain, piece, got)
+				require.NotContains(t, read, string(lower([]byte(core[i:i+fragment]))), "%q of %q gives %q", plain, piece, got)
 			}
 		}
 	}

@@ -2,16 +2,21 @@ package egress
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"maps"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
 )
 
 const (
@@ -21,6 +26,10 @@ const (
 	// longestHold is what is believed of a Retry-After: a host that says more by mistake
 	// would else be lost until the plugin restarts.
 	longestHold = time.Hour
+	// longestHoldOfAll is what is believed of one that is for all who ask.
+	longestHoldOfAll = time.Minute
+	// maxHolds bounds how many are remembered.
+	maxHolds = 1024
 )
 
 // waits are those between attempts where the host asks for none. The loop around them is
@@ -46,8 +55,10 @@ func repeats(ctx context.Context, k *call, resp *Response, err error) bool {
 	return resp.Status == http.StatusTooManyRequests || resp.Status >= http.StatusInternalServerError
 }
 
-// heed reads for how long an answer asks to be left alone, and remembers it for all that
-// comes after. It is asked for with 429 and 503 mostly, but with 403 by some.
+// heed reads for how long an answer asks to be left alone, and remembers it for what comes
+// after. A 429 is for who sent the request: a key that somebody uses too much must not keep
+// others from being made, or that one from being ended. A 503 is for all, but not for long.
+// Whatever else comes with such a wish is no reason to keep still.
 func (c *Client) heed(k *call, resp *Response) (wait time.Duration, until time.Time) {
 	if resp == nil || resp.Status < http.StatusBadRequest {
 		return 0, time.Time{}
@@ -58,7 +69,12 @@ func (c *Client) heed(k *call, resp *Response) (wait time.Duration, until time.T
 		return 0, time.Time{}
 	}
 	until = now.Add(wait)
-	c.holds.set(k.host, until, now)
+	switch resp.Status {
+	case http.StatusTooManyRequests:
+		c.holds.set(hold{k.place, k.bearer}, until, now)
+	case http.StatusServiceUnavailable:
+		c.holds.set(hold{k.place, everybody}, now.Add(min(wait, longestHoldOfAll)), now)
+	}
 	return wait, until
 }
 
@@ -86,31 +102,67 @@ func number(text string, unit time.Duration) (time.Duration, bool) {
 	return time.Duration(min(n*float64(unit), float64(longestHold))), true
 }
 
-// holds are the hosts that asked to be left alone, and until when.
-type holds struct {
-	mu     sync.Mutex
-	byHost map[string]time.Time
-}
+// bearer stands for the credential of a request: a digest, since keys are not to be kept.
+type bearer [sha256.Size]byte
 
-func (h *holds) until(host string) time.Time {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.byHost[host]
-}
+// everybody is the bearer of a hold that is for all. No digest is.
+var everybody bearer
 
-// set keeps the latest time that a host asked for, and forgets those that have passed.
-func (h *holds) set(host string, until, now time.Time) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.byHost == nil {
-		h.byHost = map[string]time.Time{}
+// bearerOf does not depend on the order of secrets.
+func bearerOf(secrets []secret.String) bearer {
+	digests := make([]string, 0, len(secrets))
+	for _, s := range secrets {
+		one := sha256.Sum256([]byte(s.Reveal()))
+		digests = append(digests, string(one[:]))
 	}
-	for name, passed := range h.byHost {
-		if passed.Before(now) {
-			delete(h.byHost, name)
+	slices.Sort(digests)
+	return sha256.Sum256([]byte(strings.Join(digests, "")))
+}
+
+// hold is what is to be left alone: a host, for who bears a credential.
+type hold struct {
+	place  string
+	bearer bearer
+}
+
+// holds say until when.
+type holds struct {
+	mu   sync.Mutex
+	ends map[hold]time.Time
+}
+
+// until is when a call may be made.
+func (h *holds) until(k *call) time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	own, all := h.ends[hold{k.place, k.bearer}], h.ends[hold{k.place, everybody}]
+	if all.After(own) {
+		return all
+	}
+	return own
+}
+
+// set keeps the latest time that was asked for, and forgets those that have passed. Where
+// there are too many it forgets the one that ends first.
+func (h *holds) set(what hold, until, now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ends == nil {
+		h.ends = map[hold]time.Time{}
+	}
+	maps.DeleteFunc(h.ends, func(_ hold, end time.Time) bool { return end.Before(now) })
+	if !until.After(h.ends[what]) {
+		return
+	}
+	h.ends[what] = until
+	if len(h.ends) <= maxHolds {
+		return
+	}
+	first := what
+	for other, end := range h.ends {
+		if end.Before(h.ends[first]) {
+			first = other
 		}
 	}
-	if until.After(h.byHost[host]) {
-		h.byHost[host] = until
-	}
+	delete(h.ends, first)
 }

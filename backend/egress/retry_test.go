@@ -178,7 +178,7 @@ func TestWaitingCounts(t *testing.T) {
 
 	var h *host
 	h = newHost(t, func(w http.ResponseWriter, r *http.Request) {
-		c.holds.set(h.name(t), time.Unix(2000, 0), time.Unix(1000, 0))
+		c.holds.set(hold{h.name(t), bearerOf(nil)}, time.Unix(2000, 0), time.Unix(1000, 0))
 		after(429, "Retry-After-Ms", "1")(w, r)
 	})
 	_, err = c.Do(t.Context(), list(h.URL))
@@ -217,13 +217,100 @@ func TestAskedWait(t *testing.T) {
 	}
 }
 
+// with is a request that bears secrets.
+func with(r Request, secrets ...string) Request {
+	r.Secrets = carrying(secrets...).Secrets
+	return r
+}
+
+// A key that is used too much does not keep others from being used.
+func TestHoldIsForACredential(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1000, 0)
+	h := script(t, after(429, "Retry-After", "3600"), answer(200, ""))
+	c := client(t, func(o *Options) { o.Now = func() time.Time { return now } })
+	resp, err := c.Do(t.Context(), with(list(h.URL), "leaked", "second"))
+	require.NoError(t, err)
+	require.Equal(t, 429, resp.Status)
+	for range 20 {
+		_, err = c.Do(t.Context(), with(list(h.URL), "second", "leaked"))
+		require.EqualError(t, err, "list the keys: "+h.name(t)+" asked to wait until 1970-01-01T01:16:40Z", "the order does not matter")
+	}
+	for _, other := range [][]string{{"admin"}, {"leaked"}, nil} {
+		_, err = c.Do(t.Context(), with(list(h.URL), other...))
+		require.NoError(t, err, other)
+	}
+	now = now.Add(time.Hour)
+	_, err = c.Do(t.Context(), with(list(h.URL), "leaked", "second"))
+	require.NoError(t, err)
+}
+
+// A host that cannot serve is left alone by all, for a minute at most.
+func TestHoldOfAll(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1000, 0)
+	h := script(t, after(503, "Retry-After", "3600"), answer(200, ""))
+	c := client(t, func(o *Options) { o.Now = func() time.Time { return now } })
+	_, err := c.Do(t.Context(), with(list(h.URL), "one"))
+	require.NoError(t, err)
+	for _, secret := range []string{"one", "another"} {
+		_, err = c.Do(t.Context(), with(list(h.URL), secret))
+		require.ErrorContains(t, err, "asked to wait until 1970-01-01T00:17:40Z")
+	}
+	now = now.Add(time.Minute)
+	_, err = c.Do(t.Context(), with(list(h.URL), "one"))
+	require.NoError(t, err)
+}
+
+func TestNothingElseHolds(t *testing.T) {
+	t.Parallel()
+	statuses := []int{200, 302, 400, 401, 403, 404, 500, 502, 504}
+	answers := make([]http.HandlerFunc, 0, len(statuses))
+	for _, status := range statuses {
+		answers = append(answers, after(status, "Retry-After", "3600"))
+	}
+	h := script(t, answers...)
+	c := client(t, nil)
+	for _, status := range statuses {
+		resp, err := c.Do(t.Context(), list(h.URL))
+		require.NoError(t, err, status)
+		require.Equal(t, status, resp.Status)
+	}
+	require.EqualValues(t, len(statuses), h.served.Load(), "none is waited for either")
+}
+
 func TestHolds(t *testing.T) {
 	t.Parallel()
 	var h holds
 	now := time.Unix(1000, 0)
-	h.set("a", now.Add(time.Minute), now)
-	h.set("a", now.Add(time.Second), now)
-	require.Equal(t, now.Add(time.Minute), h.until("a"), "the latest counts")
-	h.set("b", now.Add(time.Hour), now.Add(2*time.Minute))
-	require.Equal(t, map[string]time.Time{"b": now.Add(time.Hour)}, h.byHost, "what has passed is forgotten")
+	a, b := hold{"a:443", bearerOf(nil)}, hold{"b:443", everybody}
+	on := func(h hold) *call { return &call{place: h.place, bearer: h.bearer} }
+	h.set(a, now.Add(time.Minute), now)
+	h.set(a, now.Add(time.Second), now)
+	require.Equal(t, now.Add(time.Minute), h.until(on(a)), "the latest counts")
+	h.set(b, now.Add(time.Hour), now.Add(2*time.Minute))
+	require.Equal(t, map[hold]time.Time{b: now.Add(time.Hour)}, h.ends, "what has passed is forgotten")
+	require.Equal(t, now.Add(time.Hour), h.until(on(hold{"b:443", bearerOf(carrying("x").Secrets)})))
+
+	for i := range 2 * maxHolds {
+		h.set(hold{strconv.Itoa(i), everybody}, now.Add(time.Duration(i+1)*time.Second), now)
+	}
+	require.Len(t, h.ends, maxHolds)
+	require.Contains(t, h.ends, b, "those that end first are forgotten")
+	require.NotContains(t, h.ends, hold{"0", everybody})
+	require.Contains(t, h.ends, hold{strconv.Itoa(2*maxHolds - 1), everybody})
+}
+
+// A host is the same with and without its port.
+func TestPlace(t *testing.T) {
+	t.Parallel()
+	c := client(t, func(o *Options) { o.AllowedHosts = []string{"*.acme.test", "::1"} })
+	for url, want := range map[string]string{
+		"https://api.ACME.test/x": "api.acme.test:443", "https://api.acme.test:443": "api.acme.test:443", "http://api.acme.test": "api.acme.test:80",
+		"https://api.acme.test:8443": "api.acme.test:8443", "https://[::1]": "[::1]:443",
+	} {
+		k, err := c.admit(list(url))
+		require.NoError(t, err)
+		require.Equal(t, want, k.place)
+	}
 }

@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -13,8 +14,11 @@ import (
 type call struct {
 	Request
 	url    *url.URL
-	host   string // as it is called in errors and remembered: with the port, if the URL has one
+	host   string // as it is called in errors: with the port, if the URL has one
 	header http.Header
+	// place is the host with its port, and bearer stands for the secrets of the request.
+	place  string
+	bearer bearer
 }
 
 // admit refuses what must not be sent. The URL is never quoted: a key may stand anywhere
@@ -49,7 +53,14 @@ func (c *Client) admit(r Request) (*call, error) {
 	if header == nil {
 		header = http.Header{}
 	}
-	return &call{Request: r, url: u, host: strings.ToLower(u.Host), header: header}, nil
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"https": "443", "http": "80"}[u.Scheme]
+	}
+	return &call{
+		Request: r, url: u, host: strings.ToLower(u.Host), header: header,
+		place: net.JoinHostPort(strings.ToLower(u.Hostname()), port), bearer: bearerOf(r.Secrets),
+	}, nil
 }
 
 // fault makes an error that says what was attempted, and where.

@@ -21,10 +21,10 @@ FUZZTIME ?= 10s
 COUNT    ?= 6
 MAJORS   ?= 13 14 15 16 17 18
 
-# The crash enumeration against a real PostgreSQL logs in thousands of times, and its cryptography is
-# several times slower under the race detector. Its twin in memory, TestCrashAnywhere, drives the same
-# engine through the same points under the detector.
-UNRACED = ^TestPostgreSQLCrashAnywhere$$
+# The crash enumerations against a real PostgreSQL, and against providers over HTTP, talk to their targets
+# thousands of times, which is several times slower under the race detector. Their twin in memory,
+# TestCrashAnywhere, drives the same engine through the same points under the detector.
+UNRACED = ^Test(PostgreSQLCrashAnywhere|CrashAnywhere(OpenAI|HTTP|ByHand))$$
 
 # What tests and demo start: a vault binary and PostgreSQL's server binaries, found or made.
 # (An export of its own, since it would hide the exit code of what it exports.)

@@ -157,21 +157,22 @@ func (e *Engine) render(ctx context.Context, s *subject) (*snapshot, error) {
 		if !readable(v) || snap.inPlace && v.Number != s.state.Current { // it ended when its successor was prepared
 			continue
 		}
-		material, err := materials(v.Number)
-		if err != nil {
+		r, err := e.renderVersion(s, kind, view, v, materials)
+		switch {
+		case err == nil:
+			snap.versions[v.Number] = r
+		case v.Number == s.state.Current || isStorage(err):
 			return nil, err
-		}
-		r, err := e.renderVersion(s, kind, &rotator.Target{Role: view, Version: *v, Material: material, Now: e.clock.Now()})
-		if err != nil {
-			return nil, err
-		}
-		snap.versions[v.Number] = r
-		if v.Number == s.state.Current {
-			snap.current = r
+		default: // readers of the current version do not suffer from a damaged earlier one
+			e.logger.Error("an earlier version cannot be handed out", "role", s.name, "version", v.Number, "error", failureOf(err, nil).Message)
 		}
 	}
+	snap.current = snap.versions[s.state.Current]
 	if pairer, ok := kind.(rotator.Pairer); ok && !snap.inPlace {
-		snap.second, err = e.renderSecond(s, pairer, view, materials)
+		if snap.second, err = e.renderSecond(s, pairer, view, materials); err != nil && !isStorage(err) {
+			e.logger.Error("the second version of a pair cannot be handed out", "role", s.name, "error", failureOf(err, nil).Message)
+			err = nil
+		}
 	}
 	return snap, err
 }
@@ -236,9 +237,12 @@ func readable(v *rotation.Version) bool {
 
 // renderVersion needs no open connection: reading credentials works while the
 // database is away.
-func (e *Engine) renderVersion(s *subject, kind rotator.Rotator, t *rotator.Target) (*rendered, error) {
-	v := &t.Version
-	data, err := kind.Render(t)
+func (e *Engine) renderVersion(s *subject, kind rotator.Rotator, view *rotator.Role, v *rotation.Version, materials func(int) (secret.Map, error)) (*rendered, error) {
+	material, err := materials(v.Number)
+	if err != nil {
+		return nil, err
+	}
+	data, err := kind.Render(&rotator.Target{Role: view, Version: *v, Material: material, Now: e.clock.Now()})
 	if err != nil {
 		return nil, fmt.Errorf("render version %d of %s: %w", v.Number, s.name, err)
 	}

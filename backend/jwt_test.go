@@ -486,6 +486,22 @@ func TestDamagedStandbyKeyIsReplaced(t *testing.T) {
 	r.waitUntil("rotated", 10*time.Minute, func() bool { return r.Current() > damaged.Number })
 }
 
+// A retiring key that turns out to be damaged leaves the current one alone.
+func TestDamagedRetiringKeyTakesNothingWithIt(t *testing.T) {
+	t.Parallel()
+	r := jwtRig(t, jwtStage(t))
+	r.ready()
+	r.Rotate()
+	require.Equal(t, rotation.Retiring, r.State().Version(1).State)
+	disk := &enginetest.Storage{Disk: r.Disk}
+	require.NoError(t, store.New(disk).PutMaterial(t.Context(), app, 1, secret.NewMap(map[string]string{"private_key": "no key"})))
+	r.Restart()
+	r.issue()
+	require.Equal(t, 2, r.creds().Data["version"])
+	_, err := r.Engine().VersionCreds(t.Context(), app, 1, backend.Actor{})
+	requireKind(t, fault.NotFound, err, "no live version 1")
+}
+
 // TestNoTokenOfALeakedKeyPasses declares leaks: verify/ refuses at once whatever the
 // leaked key signed or signs, a caching verifier once its cache lifetime is over.
 func TestNoTokenOfALeakedKeyPasses(t *testing.T) {

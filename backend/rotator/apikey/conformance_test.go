@@ -2,6 +2,7 @@ package apikey_test
 
 import (
 	"net/http"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -24,6 +25,26 @@ func TestConformanceOpenAI(t *testing.T) {
 		values := option.Values{"base_url": api.BaseURL(), "project": api.Project(), "allow_insecure_http": true}
 		return subject(t, "openai", values, map[string]string{"admin_key": api.AdminKey()}, api.Server)
 	})
+}
+
+func TestConformanceHTTP(t *testing.T) {
+	t.Parallel()
+	for file, fake := range map[string]func() *fakeapi.Server{ // keys that can be brought back, and keys that cannot
+		"openrouter.json": func() *fakeapi.Server { return fakeapi.NewOpenRouter().Server },
+		"sendgrid.json":   func() *fakeapi.Server { return fakeapi.NewSendGrid().Server },
+	} {
+		t.Run(file, func(t *testing.T) {
+			t.Parallel()
+			definition, err := os.ReadFile("../../../docs/providers/" + file)
+			require.NoError(t, err)
+			rotatortest.Run(t, func(t *testing.T) *rotatortest.Subject {
+				api := fake()
+				t.Cleanup(api.Close)
+				values := option.Values{"base_url": api.URL(), "definition": string(definition), "allow_insecure_http": true}
+				return subject(t, "http", values, map[string]string{"admin_key": api.AdminKey()}, api)
+			})
+		})
+	}
 }
 
 // subject is a role with strategy create on a connection to a fake.

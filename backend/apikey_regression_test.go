@@ -203,6 +203,20 @@ func TestRefusedAdminKeyIsNotTaken(t *testing.T) {
 	require.True(t, api.Works(old))
 }
 
+// An admin key that two connections have is not ended by one of them.
+func TestAdminKeyOfTwoConnectionsStays(t *testing.T) {
+	t.Parallel()
+	b, api := openAIRole(t, nil)
+	_, err := b.Engine().WriteConnection(t.Context(), backend.Write{
+		Name: "other", Given: option.Values{"type": "openai", "base_url": api.BaseURL(), "project": api.Project(), "allow_insecure_http": true},
+		Secrets: secret.NewMap(map[string]string{"admin_key": api.AdminKey()}),
+	})
+	require.NoError(t, err)
+	_, err = b.Engine().RotateRoot(t.Context(), enginetest.ConnectionName)
+	requireKind(t, fault.Conflict, err, "connection other has the same credential")
+	require.Len(t, api.AdminKeys(), 1)
+}
+
 // A refusal without a success beside it proves nothing: a gateway may refuse everything.
 func TestRefusalWithoutAWitnessProvesNothing(t *testing.T) {
 	t.Parallel()

@@ -70,6 +70,11 @@ func (e *Engine) begin(ctx context.Context, s *subject, i rotation.Intent) error
 		}
 	}
 	if i.Version != 0 {
+		if v := s.state.Version(i.Version); v != nil && v.Staged {
+			if err := e.stillAllowed(ctx, s); err != nil {
+				return e.refuse(ctx, s, i, err)
+			}
+		}
 		return e.beginJournal(ctx, s, i, i.Version, nil)
 	}
 	if i.Trigger == rotation.Import && e.memory.handed(s.name, i.ID) == nil {

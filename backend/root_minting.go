@@ -9,6 +9,7 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/mark"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
 
@@ -28,6 +29,9 @@ const (
 // works, and ends the one before. A warning says what could not be ended yet.
 func (e *Engine) mintRoot(ctx context.Context, minter rotator.RootMinter, doc *store.Connection) ([]string, error) {
 	defer e.workers.add(whenDue, connectionLock(doc.Name)) // whatever is left, also by an error
+	if err := e.ownsRoot(ctx, doc); err != nil {
+		return nil, err
+	}
 	conn, err := e.connections.get(doc)
 	if err != nil {
 		return nil, err
@@ -62,6 +66,26 @@ func (e *Engine) mintRoot(ctx context.Context, minter rotator.RootMinter, doc *s
 		return nil, nil
 	}
 	return []string{fmt.Sprintf("the new credential of connection %s is in use; %d earlier ones are not ended yet, which is tried again: %s", doc.Name, len(doc.Roots), rootsOf(doc, err))}, nil
+}
+
+// ownsRoot refuses to replace a credential that another connection has too: its end would
+// be the other's.
+func (e *Engine) ownsRoot(ctx context.Context, doc *store.Connection) error {
+	names, err := e.store.Connections(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		other, err := e.store.Connection(ctx, name)
+		if err != nil {
+			return err
+		}
+		if other == nil || name == doc.Name || other.Type != doc.Type || !secret.NewMap(other.Secrets).Equal(secret.NewMap(doc.Secrets)) {
+			continue
+		}
+		return fault.New(fault.Conflict, "connection %s has the same credential, which would end: give it one of its own first", name)
+	}
+	return nil
 }
 
 // askForRoot makes the call and stores its answer.

@@ -318,9 +318,14 @@ func (e *Engine) broken(s *subject, v *rotation.Version, why rotation.Failure) b
 	case v.Staged:
 		return why.Kind == string(fault.AuthFailed)
 	default:
-		bad := why.Kind == string(fault.AuthFailed) || why.Kind == string(fault.Target)
-		return bad && announceAhead(e.rotators[s.role.Type], s.role) > 0
+		return saysOfVersion(why) && announceAhead(e.rotators[s.role.Type], s.role) > 0
 	}
+}
+
+// saysOfVersion tells whether a failure is about the version, and not about a target that
+// did not answer.
+func saysOfVersion(why rotation.Failure) bool {
+	return why.Kind == string(fault.AuthFailed) || why.Kind == string(fault.Target)
 }
 
 // afterFailure decides between a next attempt, waiting for a person, and nothing:
@@ -334,7 +339,7 @@ func (e *Engine) afterFailure(s *subject, r *rotation.Rotation, why rotation.Fai
 	case why.Kind == string(fault.Unconfirmed) && changesInPlace(e.rotators[s.role.Type], s.role):
 		return rotation.AfterFailure{Blocked: fmt.Sprintf("the answer that had the new secret was lost, and the earlier one may be refused: %s; rotate again, or hand a new one in with stage/%s", why.Message, s.name)}
 	case r.Attempt >= s.role.Policy.MaxAttempts:
-		return rotation.AfterFailure{Blocked: fmt.Sprintf("%d attempts failed, the last with: %s", r.Attempt, why.Message)}
+		return rotation.AfterFailure{GiveUp: saysOfVersion(why), Blocked: fmt.Sprintf("%d attempts failed, the last with: %s", r.Attempt, why.Message)}
 	}
 	then := rotation.AfterFailure{Retry: r.Retry(nextID, e.clock.Now().Add(schedule.Backoff(r.Attempt+1)))}
 	if irreversible(e.rotators[s.role.Type], s.role) {

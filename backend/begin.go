@@ -114,12 +114,12 @@ func (s *subject) nextNumber() int {
 	return highest + 1
 }
 
-// keptFor is the version that exists and serves an intent which names none: one that
-// cannot be undone, or, where a role is reconciled, the one that is staged; 0 for none.
+// keptFor is the version that exists and serves an intent which names none: the later of
+// one that cannot be undone and one that is staged; 0 for none.
 // What is reconciled is numbered above everything seen.
 func (s *subject) keptFor(i rotation.Intent) int {
 	v := s.state.KeptCandidate()
-	if staged := s.state.StandbyVersion(); v == nil && i.Reconcile && staged != nil && staged.Staged {
+	if staged := s.state.StandbyVersion(); staged != nil && staged.Staged && (v == nil || staged.Number > v.Number) {
 		v = staged
 	}
 	if v == nil || i.Reconcile && s.state.Divergence != nil && v.Number <= s.state.Divergence.Highest {
@@ -257,7 +257,7 @@ func (e *Engine) postpone(ctx context.Context, s *subject, i rotation.Intent, re
 		switch {
 		case i.Trigger == rotation.Initial, i.Trigger == rotation.Import:
 			return s.state.Delete(now)
-		case i.Attempt > 1:
+		case i.Attempt > 1 || i.Reconcile && i.Version != 0: // a version waits for it
 			s.state.Postponed = attention(s.state.Postponed, now, reason, 0, true)
 			s.state.Intent.At = s.state.Postponed.At
 		case i.Unasked:

@@ -128,7 +128,7 @@ func ruleDeclare(v view) decision {
 }
 
 func ruleBury(v view) decision {
-	if v.state.Deleted && (!v.buried || v.state.Settled() && len(v.state.Incidents) == 0) {
+	if v.state.Deleted && (!v.buried || v.state.Settled() && v.state.Recorded()) {
 		return v.due(actBury)
 	}
 	return decision{}

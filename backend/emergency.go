@@ -244,6 +244,9 @@ func (s *subject) nextSteps(incident string) (steps []string) {
 	if s.state.ActionRequired != "" {
 		steps = append(steps, s.state.ActionRequired)
 	}
+	if staged := s.promotable(); staged != "" {
+		steps = append(steps, staged)
+	}
 	return steps
 }
 

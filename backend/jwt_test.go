@@ -430,10 +430,10 @@ func TestLongerAnnouncementCountsOnceItIsAdopted(t *testing.T) {
 	require.Equal(t, 30*time.Second, set.MaxAge)
 	_, err = r.Engine().WriteConfig(context.Background(), backend.Write{Given: option.Values{"paused": false}})
 	require.NoError(t, err)
-	r.Step()
-	set, err = fetch(r.Engine())
-	require.NoError(t, err)
-	require.Equal(t, 290*time.Second, set.MaxAge)
+	r.waitUntil("adopted", time.Minute, func() bool {
+		set, err = fetch(r.Engine())
+		return err == nil && set.MaxAge == 290*time.Second
+	})
 }
 
 // A key that another one took over from is not handed out: what it signed now would

@@ -150,7 +150,8 @@ func (e *Engine) prove(ctx context.Context, s *subject, number int) error {
 	}
 	v := s.state.Version(number)
 	proof, alive := rotation.Proof{Unprovable: true, Result: "this type of secret has no way to prove it"}, false
-	if prober, ok := kind.(rotator.Prober); ok {
+	prober, provable := kind.(rotator.Prober)
+	if provable {
 		t, err := e.target(ctx, s, *v)
 		var answer rotator.Proof
 		if err == nil {
@@ -176,6 +177,7 @@ func (e *Engine) prove(ctx context.Context, s *subject, number int) error {
 			return err
 		}
 		s.dirtyIncidents()
+		proof.Unprovable = proof.Unprovable && (!provable || s.state.Deleted) // else a successor may be the witness
 		v.Proof = &proof
 		if alive { // its end took no hold, or did not last
 			v.Undo = v.State == rotation.Disabled || v.State == rotation.Retired
@@ -273,6 +275,7 @@ func (e *Engine) Retire(ctx context.Context, name string, r RetireRequest) (*rot
 		return nil, err
 	}
 	var number int
+	var last rotation.Version
 	_, err := e.update(ctx, name, func(s *subject) error { // of a deleted role too: a person may have to end what it left
 		if s.state.InFlight != nil {
 			return conflictInFlight(s.state.InFlight)
@@ -290,6 +293,7 @@ func (e *Engine) Retire(ctx context.Context, name string, r RetireRequest) (*rot
 		}
 		number = v.Number
 		v.RetireNow(now)
+		last = *v
 		return nil
 	})
 	if err != nil {
@@ -300,10 +304,16 @@ func (e *Engine) Retire(ctx context.Context, name string, r RetireRequest) (*rot
 		v := s.state.Version(number)
 		return v == nil || v.Settled() || v.Attention != nil || v.State == rotation.Disabled && v.ProvenDead() && v.DestroyAt.After(e.clock.Now())
 	})
-	if err != nil {
+	if err != nil && !fault.Is(err, fault.NotFound) {
 		return nil, err
 	}
-	return s.state.Version(number), nil
+	if err == nil {
+		if v := s.state.Version(number); v != nil {
+			return v, nil
+		}
+	}
+	last.State, last.RetiredTime = rotation.Retired, e.clock.Now() // it is gone, and so is its record
+	return &last, nil
 }
 
 // retirable finds the version to retire: the named one, or the oldest retiring.

@@ -336,7 +336,8 @@ func (e *Engine) storeNewRole(ctx context.Context, role *store.Role, intent *rot
 	}
 	e.summaries.set(e.subject(role.Name, role, state, false))
 	if earlier.Deleted { // what it left is in the new state now, which counts from here on
-		return e.store.PutTombstone(ctx, role.Name, &store.Tombstone{Highest: earlier.Highest, Revision: earlier.Revision})
+		err := e.store.PutTombstone(ctx, role.Name, &store.Tombstone{Highest: earlier.Highest, Revision: earlier.Revision})
+		return e.unsure(role.Name, err)
 	}
 	return nil
 }
@@ -355,7 +356,14 @@ func (e *Engine) earlierRole(ctx context.Context, role *store.Role) (*rotation.S
 		if err := e.moveToTombstone(ctx, s); err != nil { // from there it goes on should the new role not come to be
 			return nil, err
 		}
-		left := slices.DeleteFunc(slices.Clone(s.state.Versions), func(v rotation.Version) bool { return v.Settled() })
+		var left []rotation.Version
+		for _, v := range s.state.Versions {
+			if !v.Settled() {
+				left = append(left, v)
+			} else if err := e.store.DeleteMaterial(ctx, s.name, v.Number); err != nil {
+				return nil, err
+			}
+		}
 		return &rotation.State{Highest: s.state.Highest, Revision: s.state.Revision, Versions: left, Deleted: true}, nil
 	case !fault.Is(err, fault.NotFound):
 		return nil, err
@@ -442,7 +450,12 @@ func (e *Engine) DeleteRole(ctx context.Context, name string, force bool) (warni
 }
 
 func (e *Engine) forceDelete(ctx context.Context, name string) (warnings []string, err error) {
-	if err := e.leaveIncidents(ctx, name); err != nil {
+	if s, err := e.load(ctx, name); err == nil {
+		err = e.leaveIncidents(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+	} else if !fault.Is(err, fault.NotFound) {
 		return nil, err
 	}
 	unlock, err := e.locks.lock(ctx, name)
@@ -469,19 +482,12 @@ func (e *Engine) forceDelete(ctx context.Context, name string) (warnings []strin
 
 // leaveIncidents lets open incidents say that a role goes and what leaked stays: nobody
 // but a person will end it.
-func (e *Engine) leaveIncidents(ctx context.Context, name string) error {
-	s, err := e.load(ctx, name)
-	if fault.Is(err, fault.NotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
+func (e *Engine) leaveIncidents(ctx context.Context, s *subject) error {
 	for _, link := range s.state.Incidents {
 		if s.contained(link.ID) {
 			continue
 		}
-		if err := e.markIncident(ctx, link.ID, name, store.IncidentMark{Declared: true, Gone: true}); err != nil {
+		if err := e.markIncident(ctx, link.ID, s.name, store.IncidentMark{Declared: true, Gone: true}); err != nil {
 			return err
 		}
 	}
@@ -491,6 +497,11 @@ func (e *Engine) leaveIncidents(ctx context.Context, name string) error {
 // bury moves a deleted role into its tombstone, and ends the tombstone's work when
 // nothing is left.
 func (e *Engine) bury(ctx context.Context, s *subject) error {
+	if s.state.Settled() && s.state.Recorded() { // what could not be proven is a person's to judge
+		if err := e.leaveIncidents(ctx, s); err != nil {
+			return err
+		}
+	}
 	unlock, err := e.locks.lock(ctx, s.name)
 	if err != nil {
 		return err
@@ -502,7 +513,7 @@ func (e *Engine) bury(ctx context.Context, s *subject) error {
 	if !s.state.Deleted {
 		return errStale
 	}
-	if s.state.Settled() && len(s.state.Incidents) == 0 {
+	if s.state.Settled() && s.state.Recorded() {
 		return e.endRole(ctx, s)
 	}
 	if s.buried {
@@ -533,11 +544,12 @@ func (e *Engine) endRole(ctx context.Context, s *subject) error {
 	if err := e.put(ctx, s); err != nil {
 		return err
 	}
-	if err := e.store.DeleteRole(ctx, s.name); err != nil {
-		return err
-	}
 	if err := e.store.DeleteAllMaterial(ctx, s.name); err != nil {
 		return err
 	}
-	return e.store.PutTombstone(ctx, s.name, &store.Tombstone{Highest: s.state.Highest, Revision: s.state.Revision})
+	// Before the role goes: an earlier tombstone must not bring it back.
+	if err := e.store.PutTombstone(ctx, s.name, &store.Tombstone{Highest: s.state.Highest, Revision: s.state.Revision}); err != nil {
+		return err
+	}
+	return e.store.DeleteRole(ctx, s.name)
 }

@@ -77,10 +77,10 @@ func (e *Engine) ownsRoot(ctx context.Context, doc *store.Connection) error {
 	}
 	for _, name := range names {
 		other, err := e.store.Connection(ctx, name)
-		if err != nil {
+		if isStorage(err) {
 			return err
 		}
-		if other == nil || name == doc.Name || other.Type != doc.Type || !secret.NewMap(other.Secrets).Equal(secret.NewMap(doc.Secrets)) {
+		if err != nil || other == nil || name == doc.Name || other.Type != doc.Type || !secret.NewMap(other.Secrets).Equal(secret.NewMap(doc.Secrets)) {
 			continue
 		}
 		return fault.New(fault.Conflict, "connection %s has the same credential, which would end: give it one of its own first", name)

@@ -54,7 +54,7 @@ func (e *Engine) Stage(ctx context.Context, name string, r StageRequest) (*Stage
 	if err != nil {
 		return nil, err
 	}
-	number, known, err := e.alreadyHanded(ctx, s, v.Identifier, material)
+	number, known, err := e.alreadyHanded(ctx, s, material)
 	if err != nil {
 		return nil, err
 	}
@@ -128,12 +128,9 @@ func (s *subject) admitsStaged() error {
 
 // alreadyHanded finds the version that has this secret already: one that stands by, or
 // took over since, is the answer; any other is no candidate.
-func (e *Engine) alreadyHanded(ctx context.Context, s *subject, identifier string, material secret.Map) (number int, known bool, err error) {
+func (e *Engine) alreadyHanded(ctx context.Context, s *subject, material secret.Map) (number int, known bool, err error) {
 	for i := range s.state.Versions {
 		v := &s.state.Versions[i]
-		if v.Compromised && v.Identifier == identifier {
-			return 0, false, fault.New(fault.Conflict, "this secret (%s) is version %d of %s, which leaked: hand in another one", identifier, v.Number, s.name)
-		}
 		if !v.HasMaterial {
 			continue
 		}
@@ -160,15 +157,18 @@ func (e *Engine) heldElsewhere(ctx context.Context, s *subject, material secret.
 		return err
 	}
 	for _, name := range names {
-		if typ, known := e.summaries.typeOf(name); name == s.name || known && typ != s.role.Type {
+		if name == s.name || !e.summaries.mayBe(name, s.role.Type) {
 			continue
 		}
 		other, err := e.load(ctx, name)
-		if fault.Is(err, fault.NotFound) || err == nil && other.role.Type != s.role.Type {
-			continue
-		}
-		if err != nil {
+		switch {
+		case isStorage(err):
 			return err
+		case fault.Is(err, fault.NotFound), err == nil && other.role.Type != s.role.Type:
+			continue
+		case err != nil: // one role's trouble is its own
+			e.logger.Error("could not read a role", "role", name, "error", err)
+			continue
 		}
 		for _, v := range other.state.Versions {
 			if !v.HasMaterial || v.Settled() {
@@ -260,6 +260,7 @@ func (s *subject) letStagedGoOn(id string, number int, now time.Time, by rotatio
 	s.state.Intent = &rotation.Intent{
 		ID: id, Trigger: rotation.Manual, At: now, Attempt: 1, Version: number, Reconcile: true, Actor: by, Reason: "reconcile: " + d.Reason,
 	}
+	s.replacesLeaked(s.state.Intent)
 }
 
 // tellStaged tells of a version that now stands by.
@@ -296,7 +297,7 @@ func (e *Engine) aboutToTakeOver(s *subject, v *rotation.Version) bool {
 	}
 	now, wanted := e.clock.Now(), s.state.Intent
 	if wanted != nil {
-		return wanted.Version == v.Number && wanted.Attempt == 1 && !wanted.At.After(now)
+		return wanted.Version == v.Number && wanted.Attempt == 1 && !wanted.At.After(now) && s.state.Postponed == nil
 	}
 	return soakOf(e.rotators[s.role.Type], s.role).Auto && !v.ReadyAt.After(now) && s.state.Postponed == nil
 }

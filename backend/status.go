@@ -26,8 +26,8 @@ type summaries struct {
 	full   bool
 }
 
-// endingRole is a deleted role: its connection, and what a person has to do for it.
-type endingRole struct{ connection, waits string }
+// endingRole is a deleted role, and what a person has to do for it.
+type endingRole struct{ typ, connection, waits string }
 
 // summary is a role's state at its last change; the word for it depends on the time.
 type summary struct {
@@ -64,7 +64,7 @@ func (m *summaries) place(s *subject) {
 	if s.state.Deleted {
 		delete(m.by, s.name)
 		_, waits := s.personActs()
-		m.ending[s.name] = endingRole{s.role.Connection, waits}
+		m.ending[s.name] = endingRole{s.role.Type, s.role.Connection, waits}
 		return
 	}
 	delete(m.ending, s.name)
@@ -133,12 +133,17 @@ func (m *summaries) connection(name string) (connection string, known bool) {
 	return ending.connection, known
 }
 
-// typeOf is that of a role, as far as it is known.
-func (m *summaries) typeOf(name string) (typ string, known bool) {
+// mayBe tells whether a role, or what is left of a deleted one, may be of a type.
+func (m *summaries) mayBe(name, typ string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s, known := m.by[name]
-	return s.Type, known
+	if s, known := m.by[name]; known {
+		return s.Type == typ
+	}
+	if ending, known := m.ending[name]; known {
+		return ending.typ == typ
+	}
+	return !m.full // else it is gone
 }
 
 func (m *summaries) all() []summary {
@@ -190,8 +195,8 @@ func (s *subject) summary() summary {
 // personActs tells what a person has to do to promote a version, or at the target to end
 // one.
 func (s *subject) personActs() (RoleState, string) {
-	if staged := s.state.StandbyVersion(); staged != nil && staged.Staged && s.promotes {
-		return StateActionRequired, fmt.Sprintf("version %d (%s) is proven and waits for a person: write promote/%s", staged.Number, staged.Identifier, s.name)
+	if staged := s.promotable(); staged != "" {
+		return StateActionRequired, staged
 	}
 	for i := range s.state.Versions {
 		if v := &s.state.Versions[i]; v.Attention != nil && v.Attention.Person {
@@ -199,6 +204,15 @@ func (s *subject) personActs() (RoleState, string) {
 		}
 	}
 	return "", ""
+}
+
+// promotable says that a staged version waits for a person, "" where none does.
+func (s *subject) promotable() string {
+	staged := s.state.StandbyVersion()
+	if staged == nil || !staged.Staged || !s.promotes {
+		return ""
+	}
+	return fmt.Sprintf("version %d (%s) is proven and waits for a person: write promote/%s", staged.Number, staged.Identifier, s.name)
 }
 
 // lastError is the newest trouble a person should read.

@@ -120,6 +120,11 @@ type IncidentLink struct {
 	Contained bool `json:"contained,omitempty"`
 }
 
+// Recorded tells whether nothing of the role has to be carried into an incident any more.
+func (s *State) Recorded() bool {
+	return !slices.ContainsFunc(s.Incidents, func(l IncidentLink) bool { return l.Dirty })
+}
+
 // Event is something people may want to be told, stored in the same Put as what
 // it tells of.
 type Event struct {
@@ -175,6 +180,11 @@ func (s *State) Begin(r Rotation, candidate *Version) error {
 	s.CatchUp()
 	if err := s.reconcile(r.Version, r.StartedTime); err != nil {
 		return err
+	}
+	for i := range s.Versions { // of an attempt that is not repeated
+		if v := &s.Versions[i]; v.State == Pending && v.Number != r.Version && !v.Ahead && !v.kept() {
+			v.Undo = true
+		}
 	}
 	s.wishBegins(r.Trigger)
 	r.Phase, r.PreviousVersion = Planned, s.Current
@@ -278,7 +288,7 @@ func (s *State) Finish(now, next time.Time) error {
 	}
 	s.Failures, s.Blocked, s.Ahead = 0, "", nil
 	s.end(now)
-	if kept := s.KeptCandidate(); kept != nil { // another one took its place
+	for kept := s.KeptCandidate(); kept != nil; kept = s.KeptCandidate() { // another one took its place
 		kept.Undo = true
 	}
 	s.startGrace(now)
@@ -312,6 +322,8 @@ type AfterFailure struct {
 	Blocked string
 	// Keep leaves the candidate to the next attempt: it cannot be undone.
 	Keep bool
+	// GiveUp lets go of a candidate that would be kept: it will not do better.
+	GiveUp bool
 }
 
 // Fail ends the rotation in flight before the switch; the candidate is undone.
@@ -326,6 +338,9 @@ func (s *State) Fail(now time.Time, why Failure, then AfterFailure) error {
 	r.Error = &why
 	if !then.Keep {
 		s.abandonCandidate()
+	}
+	if v := s.Candidate(); then.GiveUp && v != nil && v.kept() {
+		v.Undo = true
 	}
 	s.Failures++
 	s.Intent, s.Blocked = then.Retry, then.Blocked
@@ -419,13 +434,18 @@ func (v *Version) kept() bool {
 	return v.State == Pending && v.Irreversible && v.HasMaterial && !v.Undo && !v.Ahead
 }
 
-// KeptCandidate returns the candidate of an earlier rotation that cannot be undone and
-// waits for the next one, or nil.
+// KeptCandidate returns the latest candidate of an earlier rotation that cannot be undone
+// and waits for the next one, or nil.
 func (s *State) KeptCandidate() *Version {
 	if s.InFlight != nil {
 		return nil
 	}
-	return s.find((*Version).kept)
+	for i := range slices.Backward(s.Versions) {
+		if s.Versions[i].kept() {
+			return &s.Versions[i]
+		}
+	}
+	return nil
 }
 
 // Revert moves the pointer back after a step failed; the steps run again.

@@ -43,7 +43,7 @@ var VersionTransitions = []VersionTransition{
 	{Retired, Current, "rollback, Prepare made it anew"},
 	{Retired, Standby, "rollback that is announced first, made anew and verified"},
 	{Standby, Disabled, "rollback given up while it was announced, to be ended again"},
-	{Standby, Retiring, "staged, and given up or leaked: readers of a pair were told of it"},
+	{Standby, Retiring, "staged, given up or leaked after readers of a pair were told of it"},
 }
 
 // mayBecome asks the table.

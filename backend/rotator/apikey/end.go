@@ -41,8 +41,8 @@ func (r *Rotator) Retire(ctx context.Context, t *rotator.Target, stage rotator.S
 	case !o.Endable || !can.Revoke && !can.Disable || sharesKey(t, o):
 		return r.endByHand(ctx, c, t, stage)
 	}
-	if others := othersEnd(ctx, c, t, o); others != "" {
-		return rotator.Progress{NotYet: others, AskAgain: askSeldom, Person: true}, nil
+	if others, err := othersEnd(ctx, c, t, o); others != "" || err != nil {
+		return rotator.Progress{NotYet: others, AskAgain: askSeldom, Person: true}, in("look which keys would end with it", err)
 	}
 	switch {
 	case stage == rotator.Destroy && !can.Revoke:
@@ -81,21 +81,22 @@ func endByCall(ctx context.Context, c *Connection, t *rotator.Target, done rotat
 
 // othersEnd says which keys would end with a key that a person handed in: somebody may have
 // added them since. For one that leaked this is no reason to let it live.
-func othersEnd(ctx context.Context, c *Connection, t *rotator.Target, o object) string {
+func othersEnd(ctx context.Context, c *Connection, t *rotator.Target, o object) (string, error) {
 	shares, ok := c.provider.(ownerShared)
 	if !ok || !o.Handed || o.Reference.Owner == "" || t.Version.Compromised {
-		return ""
+		return "", nil
 	}
-	if err := shares.endsAlone(ctx, o.Reference); fault.Is(err, fault.Target) {
-		return err.Error()
+	others, err := shares.endsWith(ctx, o.Reference)
+	if err != nil || others == "" {
+		return "", err
 	}
-	return ""
+	return fmt.Sprintf("%s, which a person made, has further keys by now (%s), and they end only all together: move those elsewhere, or end the key by hand", o.Reference.Owner, others), nil
 }
 
 // ownerShared is a provider at which keys end together with what owns them.
 type ownerShared interface {
-	// endsAlone refuses, as Target, a key whose owner has others.
-	endsAlone(ctx context.Context, r reference) error
+	// endsWith names the other keys of a key's owner, "" for none.
+	endsWith(ctx context.Context, r reference) (string, error)
 }
 
 // askAgain is the wait before a key is looked at again.
@@ -153,7 +154,7 @@ func (*Rotator) endByHand(ctx context.Context, c *Connection, t *rotator.Target,
 	}
 	p := rotator.Progress{AskAgain: askAgain(&t.Version), Person: true}
 	p.NotYet = fmt.Sprintf("%s still accepts it (%s): %s. A key that was just ended may live for some minutes", c.title(), answer, c.byHand().End)
-	if t.Version.State != rotation.Current {
+	if t.Version.State == rotation.Retiring {
 		p.NotYet += fmt.Sprintf("; write retire/%s with version=%d to look again at once", t.Role.Name, t.Version.Number)
 	}
 	return p, nil

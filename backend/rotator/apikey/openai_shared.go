@@ -1,22 +1,18 @@
 package apikey
 
-import (
-	"context"
+import "context"
 
-	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
-)
-
-// endsAlone implements ownerShared: OpenAI ends a service account's keys all together.
-func (o *openAI) endsAlone(ctx context.Context, r reference) error {
+// endsWith implements ownerShared: OpenAI ends a service account's keys all together.
+func (o *openAI) endsWith(ctx context.Context, r reference) (string, error) {
 	keys, err := o.keys(ctx)
 	if err != nil {
-		return err
+		return "", err
 	}
+	var others []string
 	for i := range keys {
 		if k := &keys[i]; k.account() == r.Owner && k.ID != r.ID {
-			return fault.New(fault.Target, "service account %s, which a person made, has further keys by now (%s): OpenAI ends them only all together. "+
-				"Move those to an account of their own, or end the key by hand", r.Owner, k.ID)
+			others = append(others, k.ID)
 		}
 	}
-	return nil
+	return listed(others), nil
 }

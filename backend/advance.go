@@ -25,8 +25,8 @@ const afterPanic = 10 * time.Minute
 // nothing is, and notes when to look again. One role's failure is its own.
 func (e *Engine) work(ctx context.Context, name string) {
 	defer func() {
-		if fault := recover(); fault != nil { // a fault of ours over one role must not end the others
-			e.logger.Error("gave up on a role for now", "role", name, "panic", fault, "stack", string(debug.Stack()))
+		if panicked := recover(); panicked != nil { // a fault of ours over one role must not end the others
+			e.logger.Error("gave up on a role for now", "role", name, "panic", panicked, "stack", string(debug.Stack()))
 			e.index.set(name, e.clock.Now().Add(afterPanic))
 		}
 	}()

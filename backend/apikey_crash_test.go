@@ -119,12 +119,7 @@ var openAIScenarios = []enginetest.Scenario{
 // write fails, loses its answer, and is the last act of the process.
 func TestCrashAnywhereOpenAI(t *testing.T) {
 	t.Parallel()
-	for _, s := range openAIScenarios {
-		t.Run(s.Name, func(t *testing.T) {
-			t.Parallel()
-			enginetest.Enumerate(t, openAIStage, s)
-		})
-	}
+	enumerate(t, openAIStage, openAIScenarios)
 }
 
 // TestEnumerationFindsUnrecordedMint: the target is asked for a secret without a word in
@@ -250,10 +245,5 @@ func TestCrashAnywhereHTTP(t *testing.T) {
 // TestCrashAnywhereByHand is the same where a person makes the keys.
 func TestCrashAnywhereByHand(t *testing.T) {
 	t.Parallel()
-	for _, s := range anthropicScenarios {
-		t.Run(s.Name, func(t *testing.T) {
-			t.Parallel()
-			enginetest.Enumerate(t, anthropicStage, s)
-		})
-	}
+	enumerate(t, anthropicStage, anthropicScenarios)
 }

@@ -14,23 +14,26 @@ import (
 
 // beginScheduled begins the rotation that the schedule asks for.
 func (e *Engine) beginScheduled(ctx context.Context, s *subject) error {
-	if blocked, err := e.blockUnsettled(ctx, s); blocked || err != nil {
+	i, err := e.scheduled(ctx, s)
+	if err != nil || i == nil {
 		return err
 	}
-	id, err := newID()
-	if err != nil {
-		return err
-	}
-	return e.begin(ctx, s, rotation.Intent{ID: id, Trigger: rotation.Scheduled, Attempt: 1, At: e.clock.Now(), Unasked: true})
+	return e.begin(ctx, s, *i)
 }
 
-// blockUnsettled stops the schedule of a role whose earlier versions do not end.
-func (e *Engine) blockUnsettled(ctx context.Context, s *subject) (blocked bool, err error) {
-	unsettled := s.unsettled()
-	if unsettled <= 3*s.role.Policy.MaxVersions {
-		return false, nil
+// scheduled is the intent of the schedule; nil for a role whose earlier versions do not
+// end, which it blocks.
+func (e *Engine) scheduled(ctx context.Context, s *subject) (*rotation.Intent, error) {
+	if unsettled := s.unsettled(); unsettled > 3*s.role.Policy.MaxVersions {
+		return nil, e.block(ctx, s, fmt.Sprintf("%d earlier versions are not ended and proven dead yet: no more are made by the schedule before that", unsettled))
 	}
-	return true, e.block(ctx, s, fmt.Sprintf("%d earlier versions are not ended and proven dead yet: no more are made by the schedule before that", unsettled))
+	return e.unasked()
+}
+
+// unasked is an intent that nobody asked for.
+func (e *Engine) unasked() (*rotation.Intent, error) {
+	id, err := newID()
+	return &rotation.Intent{ID: id, Trigger: rotation.Scheduled, Attempt: 1, At: e.clock.Now(), Unasked: true}, err
 }
 
 // unsettled counts versions that still have something to be done outside.
@@ -119,7 +122,7 @@ func (s *subject) nextNumber() int {
 // What is reconciled is numbered above everything seen.
 func (s *subject) keptFor(i rotation.Intent) int {
 	v := s.state.KeptCandidate()
-	if staged := s.state.StandbyVersion(); staged != nil && staged.Staged && (v == nil || staged.Number > v.Number) {
+	if staged := s.state.StagedVersion(); staged != nil && (v == nil || staged.Number > v.Number) {
 		v = staged
 	}
 	if v == nil || i.Reconcile && s.state.Divergence != nil && v.Number <= s.state.Divergence.Highest {

@@ -187,14 +187,20 @@ var scenarios = []enginetest.Scenario{
 	{Name: "rotate root", AtLeast: 10, Run: func(p *enginetest.Play) { p.Create(nil); p.RotateRoot(); p.Rotate(); p.Wait(2 * time.Minute) }},
 }
 
+// enumerate gives each scenario on a stage, side by side.
+func enumerate(t *testing.T, stage func(*testing.T) *enginetest.Stage, scenarios []enginetest.Scenario) {
+	t.Helper()
+	for _, s := range scenarios {
+		t.Run(s.Name, func(t *testing.T) {
+			t.Parallel()
+			enginetest.Enumerate(t, stage, s)
+		})
+	}
+}
+
 // TestCrashAnywhere lets every storage write and every call outside fail, lose its
 // answer, and be the last act of the process; afterwards all five promises hold.
 func TestCrashAnywhere(t *testing.T) {
 	t.Parallel()
-	for _, s := range scenarios {
-		t.Run(s.Name, func(t *testing.T) {
-			t.Parallel()
-			enginetest.Enumerate(t, freshMemory, s)
-		})
-	}
+	enumerate(t, freshMemory, scenarios)
 }

@@ -199,7 +199,7 @@ func (e *Engine) renderSecond(s *subject, kind rotator.Pairer, view *rotator.Rol
 }
 
 func (s *subject) second() *rotation.Version {
-	if staged := s.state.StandbyVersion(); staged != nil && staged.Staged {
+	if staged := s.state.StagedVersion(); staged != nil {
 		return staged
 	}
 	var last *rotation.Version

@@ -290,8 +290,8 @@ func later(a, b time.Time) time.Time {
 // rulePromote lets a staged version take over once it has soaked, unless a person is to
 // say so.
 func rulePromote(v view) decision {
-	s, staged := v.state, v.state.StandbyVersion()
-	if staged == nil || !staged.Staged || !v.soak.Auto || s.InFlight != nil || s.Intent != nil || s.Deleted || v.frozen() || s.Blocked != "" {
+	s, staged := v.state, v.state.StagedVersion()
+	if staged == nil || !v.soak.Auto || s.InFlight != nil || s.Intent != nil || s.Deleted || v.frozen() || s.Blocked != "" {
 		return decision{}
 	}
 	at := staged.ReadyAt
@@ -337,8 +337,7 @@ func (v view) dueAt() time.Time {
 
 func ruleSchedule(v view) decision {
 	s, at := v.state, v.dueAt()
-	staged := s.StandbyVersion()
-	if at.IsZero() || v.soak.Waits() || staged != nil && staged.Staged { // which takes over in its own time
+	if at.IsZero() || v.soak.Waits() || s.StagedVersion() != nil { // which takes over in its own time
 		return decision{}
 	}
 	if v.announce > 0 {

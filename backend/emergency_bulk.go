@@ -140,21 +140,6 @@ func (e *Engine) candidates(ctx context.Context, scope EmergencyScope) ([]string
 	}), nil
 }
 
-// everyName lists all roles, and the deleted ones that are not gone.
-func (e *Engine) everyName(ctx context.Context) ([]string, error) {
-	names, err := e.store.Roles(ctx)
-	if err != nil {
-		return nil, err
-	}
-	ended, err := e.store.Tombstones(ctx)
-	if err != nil {
-		return nil, err
-	}
-	names = append(names, ended...)
-	slices.Sort(names)
-	return slices.Compact(names), nil
-}
-
 // checkScope returns the field that chooses the roles.
 func (e *Engine) checkScope(ctx context.Context, scope EmergencyScope) (field string, err error) {
 	switch {

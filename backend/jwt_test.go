@@ -175,12 +175,7 @@ var jwtScenarios = []enginetest.Scenario{
 
 func TestJWTCrashAnywhere(t *testing.T) {
 	t.Parallel()
-	for _, s := range jwtScenarios {
-		t.Run(s.Name, func(t *testing.T) {
-			t.Parallel()
-			enginetest.Enumerate(t, jwtStage, s)
-		})
-	}
+	enumerate(t, jwtStage, jwtScenarios)
 }
 
 func TestJWTCrashAnywhereInAnImport(t *testing.T) {

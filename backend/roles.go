@@ -28,6 +28,21 @@ const cleanWithin = 5 * time.Second
 // RoleNames lists the roles.
 func (e *Engine) RoleNames(ctx context.Context) ([]string, error) { return e.store.Roles(ctx) }
 
+// everyName lists all roles, and the deleted ones that are not gone.
+func (e *Engine) everyName(ctx context.Context) ([]string, error) {
+	names, err := e.store.Roles(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ended, err := e.store.Tombstones(ctx)
+	if err != nil {
+		return nil, err
+	}
+	names = append(names, ended...)
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
 // Role returns the operator's intent.
 func (e *Engine) Role(ctx context.Context, name string) (*store.Role, error) {
 	s, err := e.loadLive(ctx, name)

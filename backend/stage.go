@@ -217,7 +217,7 @@ func (e *Engine) keepStaged(ctx context.Context, seen *subject, kind rotator.Rot
 		if err := s.state.Stage(v, now, ready); err != nil {
 			return err
 		}
-		e.tellStaged(s, s.state.StandbyVersion())
+		e.tellStaged(s, s.state.StagedVersion())
 		s.letStagedGoOn(v.RotationID, v.Number, now, *v.StagedBy)
 		return nil
 	})
@@ -273,7 +273,7 @@ func (e *Engine) tellStaged(s *subject, v *rotation.Version) {
 func (e *Engine) stagedOutcome(ctx context.Context, name string, number int, wait time.Duration) (*Staged, error) {
 	s, err := e.await(ctx, name, wait, func(s *subject) bool {
 		v := s.state.Version(number)
-		return v == nil || v.State != rotation.Standby && s.state.InFlight == nil || !e.aboutToTakeOver(s, v)
+		return v == nil || !s.takesOver(v, e.clock.Now())
 	})
 	if err != nil {
 		return nil, err
@@ -284,32 +284,35 @@ func (e *Engine) stagedOutcome(ctx context.Context, name string, number int, wai
 	}
 	out := &Staged{Version: v}
 	if v.State == rotation.Standby {
-		out.Warnings = append(out.Warnings, s.waitsFor(v, soakOf(e.rotators[s.role.Type], s.role)))
+		out.Warnings = append(out.Warnings, s.waitsFor(v))
 	}
 	return out, nil
 }
 
-// aboutToTakeOver tells whether a staged version is about to become current, or is just
-// becoming so.
-func (e *Engine) aboutToTakeOver(s *subject, v *rotation.Version) bool {
-	if v.State != rotation.Standby || s.state.InFlight != nil {
+// takesOver tells whether a staged version is about to become current, or is just becoming
+// so.
+func (s *subject) takesOver(v *rotation.Version, now time.Time) bool {
+	wanted := s.state.Intent
+	switch {
+	case s.state.InFlight != nil:
 		return true
+	case v.State != rotation.Standby || s.state.Postponed != nil:
+		return false
+	case wanted != nil:
+		return wanted.Version == v.Number && wanted.Attempt == 1 && !wanted.At.After(now)
+	default:
+		return !s.promotes && !v.ReadyAt.After(now)
 	}
-	now, wanted := e.clock.Now(), s.state.Intent
-	if wanted != nil {
-		return wanted.Version == v.Number && wanted.Attempt == 1 && !wanted.At.After(now) && s.state.Postponed == nil
-	}
-	return soakOf(e.rotators[s.role.Type], s.role).Auto && !v.ReadyAt.After(now) && s.state.Postponed == nil
 }
 
 // waitsFor says why a staged version is not current yet.
-func (s *subject) waitsFor(v *rotation.Version, soak rotator.Soak) string {
+func (s *subject) waitsFor(v *rotation.Version) string {
 	switch {
 	case s.state.Postponed != nil:
 		return fmt.Sprintf("version %d is staged; it could not be promoted yet: %s", v.Number, s.state.Postponed.Reason)
 	case s.state.Intent != nil && s.state.Last != nil && s.state.Last.Error != nil:
 		return fmt.Sprintf("version %d is staged; it could not be promoted yet: %s", v.Number, s.state.Last.Error.Message)
-	case !soak.Auto:
+	case s.promotes:
 		return fmt.Sprintf("version %d is staged, and waits for promote/%s", v.Number, s.name)
 	default:
 		return fmt.Sprintf("version %d is staged, and takes over at %s", v.Number, v.ReadyAt.Format(timeFormat))
@@ -318,16 +321,16 @@ func (s *subject) waitsFor(v *rotation.Version, soak rotator.Soak) string {
 
 // promoteStaged lets a staged version take over, once nobody has to be asked.
 func (e *Engine) promoteStaged(ctx context.Context, s *subject, number int) error {
-	id, err := newID()
+	i, err := e.unasked()
 	if err != nil {
 		return err
 	}
-	i := rotation.Intent{ID: id, Trigger: rotation.Scheduled, Attempt: 1, At: e.clock.Now(), Version: number, Unasked: true}
+	i.Version = number
 	if by := s.state.Version(number).StagedBy; by != nil {
 		i.Trigger, i.Actor = rotation.Manual, *by
 	}
-	s.replacesLeaked(&i)
-	return e.begin(ctx, s, i)
+	s.replacesLeaked(i)
+	return e.begin(ctx, s, *i)
 }
 
 // replacesLeaked makes a rotation that a person's secret makes possible the one of the
@@ -346,8 +349,8 @@ func (e *Engine) Promote(ctx context.Context, name string, r RotateRequest) (*ro
 		if s.state.Divergence != nil {
 			return conflictDiverged(s)
 		}
-		staged := s.state.StandbyVersion()
-		if staged == nil || !staged.Staged {
+		staged := s.state.StagedVersion()
+		if staged == nil {
 			return fault.New(fault.Conflict, "no version of %s is staged: there is nothing to promote", name)
 		}
 		if err := s.soaked(e.clock.Now(), r.Force); err != nil {
@@ -361,8 +364,8 @@ func (e *Engine) Promote(ctx context.Context, name string, r RotateRequest) (*ro
 
 // soaked refuses to let a staged version take over before its time.
 func (s *subject) soaked(now time.Time, force bool) error {
-	staged := s.state.StandbyVersion()
-	if staged == nil || !staged.Staged || force || !staged.ReadyAt.After(now) {
+	staged := s.state.StagedVersion()
+	if staged == nil || force || !staged.ReadyAt.After(now) {
 		return nil
 	}
 	return fault.New(fault.Conflict, "version %d is staged, and may take over at %s: promote it then, or at once with force=true", staged.Number, staged.ReadyAt.Format(timeFormat))
@@ -370,14 +373,11 @@ func (s *subject) soaked(now time.Time, force bool) error {
 
 // stageScheduled makes the version that the schedule asks for stand by first.
 func (e *Engine) stageScheduled(ctx context.Context, s *subject) error {
-	if blocked, err := e.blockUnsettled(ctx, s); blocked || err != nil {
+	i, err := e.scheduled(ctx, s)
+	if err != nil || i == nil {
 		return err
 	}
-	id, err := newID()
-	if err != nil {
-		return err
-	}
-	if postponed, err := e.lookBefore(ctx, s, rotation.Intent{ID: id, Trigger: rotation.Scheduled, Attempt: 1, At: e.clock.Now(), Unasked: true}); postponed || err != nil {
+	if postponed, err := e.lookBefore(ctx, s, *i); postponed || err != nil {
 		return err
 	}
 	return e.planAhead(ctx, s, true)

@@ -208,8 +208,8 @@ func (s *subject) personActs() (RoleState, string) {
 
 // promotable says that a staged version waits for a person, "" where none does.
 func (s *subject) promotable() string {
-	staged := s.state.StandbyVersion()
-	if staged == nil || !staged.Staged || !s.promotes {
+	staged := s.state.StagedVersion()
+	if staged == nil || !s.promotes {
 		return ""
 	}
 	return fmt.Sprintf("version %d (%s) is proven and waits for a person: write promote/%s", staged.Number, staged.Identifier, s.name)

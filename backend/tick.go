@@ -92,16 +92,12 @@ func (e *Engine) rebuild(ctx context.Context) error {
 	if err := e.scheduleRoots(ctx); err != nil {
 		return err
 	}
-	names, err := e.store.Roles(ctx)
-	if err != nil {
-		return err
-	}
-	buried, err := e.store.Tombstones(ctx)
+	names, err := e.everyName(ctx)
 	if err != nil {
 		return err
 	}
 	epoch := e.summaries.begin()
-	for _, name := range append(names, buried...) {
+	for _, name := range names {
 		s, err := e.load(ctx, name)
 		if fault.Is(err, fault.NotFound) {
 			continue

@@ -59,6 +59,18 @@ func Field(field, format string, args ...any) *Error {
 	return &Error{Kind: Invalid, Field: field, Message: fmt.Sprintf(format, args...)}
 }
 
+// In says in which step an error happened, and keeps its kind.
+func In(step string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var f *Error
+	if !errors.As(err, &f) {
+		return fmt.Errorf("%s: %w", step, err)
+	}
+	return &Error{Kind: f.Kind, Field: f.Field, Message: step + ": " + f.Message, Err: err}
+}
+
 // KindOf returns the kind of the outermost fault in err's chain, Internal when
 // there is none, and "" for nil.
 func KindOf(err error) Kind {

@@ -58,3 +58,18 @@ func TestKindOf(t *testing.T) {
 		})
 	}
 }
+
+func TestInKeepsKindAndField(t *testing.T) {
+	t.Parallel()
+	require.NoError(t, fault.In("look", nil))
+	inner := fault.Field("key", "is empty")
+	err := fault.In("look", inner)
+	require.Equal(t, fault.Invalid, fault.KindOf(err))
+	require.EqualError(t, err, "key: look: is empty")
+	require.ErrorIs(t, err, inner)
+
+	plain := errors.New("no")
+	err = fault.In("look", plain)
+	require.EqualError(t, err, "look: no")
+	require.ErrorIs(t, err, plain)
+}

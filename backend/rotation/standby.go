@@ -11,6 +11,14 @@ func (s *State) StandbyVersion() *Version {
 	return s.find(func(v *Version) bool { return v.State == Standby && !v.Returns })
 }
 
+// StagedVersion returns the version that stands by as the second of a pair, or nil.
+func (s *State) StagedVersion() *Version {
+	if v := s.StandbyVersion(); v != nil && v.Staged {
+		return v
+	}
+	return nil
+}
+
 // AheadVersion returns the version that is on its way to standby, or nil: one for a
 // rollback first, since somebody waits for it.
 func (s *State) AheadVersion() *Version {
@@ -111,8 +119,8 @@ func (s *State) DropStandby() error {
 // giveUpStandby is DropStandby for one that works: readers of a pair may hold it, and
 // keep it for a grace, which the caller sets.
 func (s *State) giveUpStandby(now time.Time) error {
-	v := s.StandbyVersion()
-	if v == nil || !v.Staged {
+	v := s.StagedVersion()
+	if v == nil {
 		return s.DropStandby()
 	}
 	v.DeactivatedTime = now

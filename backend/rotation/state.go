@@ -491,7 +491,7 @@ func (s *State) end(now time.Time) {
 // before and is not proven dead belongs to this incident too.
 func (s *State) Compromise(incident string, now time.Time) error {
 	s.CatchUp()
-	if staged := s.StandbyVersion(); staged != nil && staged.Staged { // readers of a pair were told of it, and none uses it yet
+	if staged := s.StagedVersion(); staged != nil { // readers of a pair were told of it, and none uses it yet
 		if err := s.giveUpStandby(now); err != nil {
 			return err
 		}

@@ -118,6 +118,16 @@ func open(t *rotator.Target) (*Connection, error) {
 	return c, nil
 }
 
+// openKey returns it with what the version's Object holds.
+func openKey(t *rotator.Target) (*Connection, object, error) {
+	c, err := open(t)
+	if err != nil {
+		return nil, object{}, err
+	}
+	o, err := objectOf(&t.Version)
+	return c, o, err
+}
+
 // keyOf is a version's key.
 func keyOf(v *rotation.Version, material secret.Map) (secret.String, error) {
 	key := material[keyName]

@@ -118,7 +118,7 @@ func (a *answer) gone() bool { return a.Status == http.StatusNotFound && a.own()
 // unconfirmedAbsence is the error of an answer that says that something is gone, where the
 // list that it would stand in cannot be read.
 func unconfirmedAbsence(a *answer, err error) error {
-	return in(a.request.Action+": it is said to be gone, which is not confirmed", err)
+	return fault.In(a.request.Action+": it is said to be gone, which is not confirmed", err)
 }
 
 // notMade tells that a call that makes something was declined for certain. Whoever timed

@@ -53,7 +53,10 @@ func NewConnectionKinds() []*ConnectionKind {
 	return out
 }
 
-var _ rotator.ConnectionKind = (*ConnectionKind)(nil)
+var (
+	_ rotator.ConnectionKind = (*ConnectionKind)(nil)
+	_ rotator.Anchored       = (*ConnectionKind)(nil)
+)
 
 // sharedOptionSet is what connections of all these types have.
 var sharedOptionSet = option.Set{
@@ -66,7 +69,6 @@ var sharedOptionSet = option.Set{
 
 // settings are the decoded options of a connection of any of the types.
 type settings struct {
-	Name        string        `json:"-"`
 	AdminKey    secret.String `json:"-"`
 	AdminSecret secret.String `json:"-"` // http
 
@@ -120,7 +122,7 @@ func (k *ConnectionKind) settings(c *rotator.ConnectionConfig) (s *settings, war
 	if s, err = k.kind.decode(c.Values); err != nil {
 		return nil, nil, err
 	}
-	s.Name, s.AdminKey, s.AdminSecret = c.Name, c.Secrets["admin_key"], c.Secrets["admin_secret"]
+	s.AdminKey, s.AdminSecret = c.Secrets["admin_key"], c.Secrets["admin_secret"]
 	if s.PerSecond < 0 || s.PerSecond > maxPerSecond {
 		return nil, nil, fault.Field("requests_per_second", "must be from 0 to %d", maxPerSecond)
 	}
@@ -186,7 +188,7 @@ func (k *ConnectionKind) CheckConnection(c *rotator.ConnectionConfig) ([]string,
 	return warnings, err
 }
 
-// Anchor gives a text that stays the same for as long as a connection sends keys to the same
+// Anchor implements rotator.Anchored. It gives a text that stays the same for as long as a connection sends keys to the same
 // place, and the provider's ids of keys mean the same there: scheme, host, port and path,
 // and what else bounds the ids, such as a project. It needs no secret, and holds none.
 func (k *ConnectionKind) Anchor(c *rotator.ConnectionConfig) (string, error) {

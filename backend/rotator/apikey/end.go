@@ -26,11 +26,7 @@ const (
 // stage does. Where no call ends it a person has to, which is done once the provider
 // refuses it.
 func (r *Rotator) Retire(ctx context.Context, t *rotator.Target, stage rotator.Stage) (rotator.Progress, error) {
-	c, err := open(t)
-	if err != nil {
-		return rotator.Progress{}, err
-	}
-	o, err := objectOf(&t.Version)
+	c, o, err := openKey(t)
 	if err != nil {
 		return rotator.Progress{}, err
 	}
@@ -42,7 +38,7 @@ func (r *Rotator) Retire(ctx context.Context, t *rotator.Target, stage rotator.S
 		return r.endByHand(ctx, c, t, stage)
 	}
 	if others, err := othersEnd(ctx, c, t, o); others != "" || err != nil {
-		return rotator.Progress{NotYet: others, AskAgain: askSeldom, Person: true}, in("look which keys would end with it", err)
+		return rotator.Progress{NotYet: others, AskAgain: askSeldom, Person: true}, fault.In("look which keys would end with it", err)
 	}
 	switch {
 	case stage == rotator.Destroy && !can.Revoke:
@@ -59,7 +55,7 @@ func (r *Rotator) Retire(ctx context.Context, t *rotator.Target, stage rotator.S
 func endByCall(ctx context.Context, c *Connection, t *rotator.Target, done rotator.Progress, end func() (gone bool, err error)) (rotator.Progress, error) {
 	gone, err := end()
 	if err != nil || !gone || t.Material == nil {
-		return done, in("end the key", err)
+		return done, fault.In("end the key", err)
 	}
 	key, err := keyOf(&t.Version, t.Material)
 	if err != nil {
@@ -70,7 +66,7 @@ func endByCall(ctx context.Context, c *Connection, t *rotator.Target, done rotat
 	case fault.Is(err, fault.AuthFailed):
 		return done, nil
 	case err != nil:
-		return rotator.Progress{}, in("look whether the key is refused", err)
+		return rotator.Progress{}, fault.In("look whether the key is refused", err)
 	}
 	return rotator.Progress{
 		NotYet: fmt.Sprintf("%s does not know %s any more, and still accepts it (%s): it was just ended, or the connection leads to another organization, project or place than before",
@@ -150,7 +146,7 @@ func (*Rotator) endByHand(ctx context.Context, c *Connection, t *rotator.Target,
 		return rotator.Progress{}, nil
 	}
 	if err != nil {
-		return rotator.Progress{}, in("look whether the key is refused", err)
+		return rotator.Progress{}, fault.In("look whether the key is refused", err)
 	}
 	p := rotator.Progress{AskAgain: askAgain(&t.Version), Person: true}
 	p.NotYet = fmt.Sprintf("%s still accepts it (%s): %s. A key that was just ended may live for some minutes", c.title(), answer, c.byHand().End)
@@ -164,11 +160,7 @@ func (*Rotator) endByHand(ctx context.Context, c *Connection, t *rotator.Target,
 // whose making was not confirmed is looked for, for a day, by its name, which nobody else
 // can give to theirs.
 func (*Rotator) Discard(ctx context.Context, t *rotator.Target) (rotator.Progress, error) {
-	c, err := open(t)
-	if err != nil {
-		return rotator.Progress{}, err
-	}
-	o, err := objectOf(&t.Version)
+	c, o, err := openKey(t)
 	if err != nil {
 		return rotator.Progress{}, err
 	}
@@ -201,17 +193,9 @@ func undoReplace(v *rotation.Version) rotator.Progress {
 
 func discardLost(ctx context.Context, c *Connection, t *rotator.Target) (rotator.Progress, error) {
 	name := t.MarkKey.Name(t.Mark)
-	keys, err := c.find(ctx, name)
-	if err != nil {
-		return rotator.Progress{}, in("look for a key whose making was not confirmed", err)
-	}
-	for _, key := range keys {
-		if key.Name != name {
-			continue
-		}
-		if _, err := c.revoke(ctx, key.Reference); err != nil {
-			return rotator.Progress{}, in("revoke a key whose making was not confirmed", err)
-		}
+	revoke := func(r reference) error { _, err := c.revoke(ctx, r); return err }
+	if err := endNamed("revoke", "a key", name, func() ([]found, error) { return c.find(ctx, name) }, revoke); err != nil {
+		return rotator.Progress{}, err
 	}
 	age := t.Now.Sub(t.Version.MintBegun)
 	if age >= searchFor {
@@ -221,4 +205,22 @@ func discardLost(ctx context.Context, c *Connection, t *rotator.Target) (rotator
 		NotYet:   fmt.Sprintf("the answer of the call that makes %s was lost: whatever appears under that name until %s is revoked", name, t.Version.MintBegun.Add(searchFor).Format(time.RFC3339)),
 		AskAgain: min(max(age/4, askOften), searchFor-age, time.Hour),
 	}, nil
+}
+
+// endNamed ends what was found of a name: what a call made whose answer was lost. Names that
+// only begin so are others'.
+func endNamed(verb, what, name string, find func() ([]found, error), end func(reference) error) error {
+	keys, err := find()
+	if err != nil {
+		return fault.In(fmt.Sprintf("look for %s whose making was not confirmed", what), err)
+	}
+	for _, key := range keys {
+		if key.Name != name {
+			continue
+		}
+		if err := end(key.Reference); err != nil {
+			return fault.In(fmt.Sprintf("%s %s whose making was not confirmed", verb, what), err)
+		}
+	}
+	return nil
 }

@@ -18,11 +18,7 @@ import (
 // Prepare implements rotator.Rotator: a key is valid from its making on; one that was
 // disabled is brought back.
 func (*Rotator) Prepare(ctx context.Context, t *rotator.Target) error {
-	c, err := open(t)
-	if err != nil {
-		return err
-	}
-	o, err := objectOf(&t.Version)
+	c, o, err := openKey(t)
 	if err != nil {
 		return err
 	}
@@ -35,7 +31,7 @@ func (*Rotator) Prepare(ctx context.Context, t *rotator.Target) error {
 	if !c.abilities().Disable {
 		return fault.New(fault.Target, "connection %s has no call any more that brings a key back: see its definition", t.Role.Connection)
 	}
-	return in("bring the key back", c.enable(ctx, o.Reference))
+	return fault.In("bring the key back", c.enable(ctx, o.Reference))
 }
 
 // Verify implements rotator.Rotator. A key that was just made may be refused at first.
@@ -51,7 +47,7 @@ func (*Rotator) Verify(ctx context.Context, t *rotator.Target) error {
 	if err := lastsLongEnough(t); err != nil {
 		return err
 	}
-	return in("verify the key", verifyNew(ctx, c, &t.Version, key, t.Now))
+	return fault.In("verify the key", verifyNew(ctx, c, &t.Version, key, t.Now))
 }
 
 // lastsLongEnough refuses a new key that its provider ends while readers may still hold it.
@@ -75,25 +71,25 @@ func verifyNew(ctx context.Context, c *Connection, v *rotation.Version, key secr
 	if v.State != rotation.Pending || v.MintBegun.IsZero() || now.Sub(v.MintBegun) > left {
 		left = 0
 	}
-	once := func() (string, error) {
-		answer, err := c.verify(ctx, key)
-		if err != nil && (left == 0 || !fault.Is(err, fault.AuthFailed)) {
-			err = backoff.Permanent(err)
-		}
-		return answer, err
-	}
-	_, err := backoff.Retry(ctx, once, backoff.WithBackOff(newInterval()), backoff.WithMaxElapsedTime(left))
-	var permanent *backoff.PermanentError
-	if errors.As(err, &permanent) {
-		return permanent.Unwrap()
-	}
-	return err
+	return untilAccepted(ctx, left, func() error {
+		_, err := c.verify(ctx, key)
+		return err
+	})
 }
 
-func newInterval() *backoff.ExponentialBackOff {
+// untilAccepted repeats a proof for as long as the provider may take to learn of a key; 0
+// for once. Anything but its refusal ends that.
+func untilAccepted(ctx context.Context, within time.Duration, prove func() error) error {
 	b := backoff.NewExponentialBackOff()
 	b.InitialInterval, b.MaxInterval = 200*time.Millisecond, 5*time.Second
-	return b
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		err := prove()
+		if err != nil && (within == 0 || !fault.Is(err, fault.AuthFailed)) {
+			err = backoff.Permanent(err)
+		}
+		return struct{}{}, err
+	}, backoff.WithBackOff(b), backoff.WithMaxElapsedTime(within))
+	return err
 }
 
 // Restorable implements rotator.Restorer. A key that a person is still to end is alive
@@ -132,7 +128,7 @@ func (*Rotator) Probe(ctx context.Context, t *rotator.Target) (rotator.Proof, er
 		return rotator.Proof{Alive: true, Result: fmt.Sprintf("%s still accepts it (%s): a key that was just ended may live for some minutes", c.title(), answer)}, nil
 	}
 	if !fault.Is(err, fault.AuthFailed) {
-		return rotator.Proof{}, in("probe the old key", err)
+		return rotator.Proof{}, fault.In("probe the old key", err)
 	}
 	refusal := err.Error()
 	witness, err := accepted(ctx, c, t)
@@ -170,7 +166,7 @@ func notAProof(err error) error {
 	if err == nil {
 		return nil
 	}
-	err = in("the old key was refused, but so was the witness, which proves nothing", err)
+	err = fault.In("the old key was refused, but so was the witness, which proves nothing", err)
 	if fault.Is(err, fault.AuthFailed) {
 		return fault.New(fault.Target, "%w", err)
 	}
@@ -212,13 +208,4 @@ func render(t *rotator.Target, which string) (map[string]any, error) {
 		out[which+"_key_id"] = o.Reference.ID
 	}
 	return out, nil
-}
-
-// in says in which step an error happened, and keeps its kind.
-func in(step string, err error) error {
-	var f *fault.Error
-	if err == nil || !errors.As(err, &f) {
-		return err
-	}
-	return &fault.Error{Kind: f.Kind, Field: f.Field, Message: step + ": " + f.Message, Err: err}
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
-
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
@@ -36,7 +34,7 @@ func (k *ConnectionKind) RootID(ctx context.Context, conn rotator.Connection) (s
 		return "", err
 	}
 	r, err := roots.rootIdentify(ctx, c.adminKey)
-	return r.ID, in("find the admin key in use", err)
+	return r.ID, fault.In("find the admin key in use", err)
 }
 
 // MintRoot implements rotator.RootMinter.
@@ -58,14 +56,7 @@ func (k *ConnectionKind) MintRoot(ctx context.Context, conn rotator.Connection, 
 	if err != nil {
 		return nil, fault.New(fault.Unconfirmed, "the new admin key was made, and cannot be taken into use: %w", err)
 	}
-	once := func() (struct{}, error) {
-		err := next.ping(ctx)
-		if err != nil && !fault.Is(err, fault.AuthFailed) {
-			err = backoff.Permanent(err)
-		}
-		return struct{}{}, err
-	}
-	_, _ = backoff.Retry(ctx, once, backoff.WithBackOff(newInterval()), backoff.WithMaxElapsedTime(rootPropagation))
+	_ = untilAccepted(ctx, rootPropagation, func() error { return next.ping(ctx) })
 	return secret.Map{"admin_key": made.Key}, nil
 }
 
@@ -76,19 +67,9 @@ func (k *ConnectionKind) EndRoot(ctx context.Context, conn rotator.Connection, i
 		return err
 	}
 	if id != "" {
-		return in("end an earlier admin key", roots.rootRevoke(ctx, reference{ID: id}))
+		return fault.In("end an earlier admin key", roots.rootRevoke(ctx, reference{ID: id}))
 	}
-	keys, err := roots.rootFind(ctx, name)
-	if err != nil {
-		return in("look for an admin key whose making was not confirmed", err)
-	}
-	for _, key := range keys {
-		if key.Name != name {
-			continue
-		}
-		if err := roots.rootRevoke(ctx, key.Reference); err != nil {
-			return in("end an admin key whose making was not confirmed", err)
-		}
-	}
-	return nil
+	return endNamed("end", "an admin key", name,
+		func() ([]found, error) { return roots.rootFind(ctx, name) },
+		func(r reference) error { return roots.rootRevoke(ctx, r) })
 }

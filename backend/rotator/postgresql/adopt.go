@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/postgres"
 )
 
@@ -26,7 +27,7 @@ func adopt(ctx context.Context, s *postgres.Session, role string) (undo, error) 
 		rights += " AND pg_has_role($1, 'SET')"
 	}
 	if _, err := s.Row(ctx, "SELECT "+rights, []any{role}, &has); err != nil || has {
-		return nothingToUndo, in(step, err)
+		return nothingToUndo, fault.In(step, err)
 	}
 	if s.Major() < 16 {
 		return adoptMember(ctx, s, role, step)
@@ -39,13 +40,13 @@ func adoptMember(ctx context.Context, s *postgres.Session, role, step string) (u
 	const query = `SELECT EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid JOIN pg_roles u ON u.oid = m.member
 		WHERE g.rolname = $1 AND u.rolname = current_user)`
 	if _, err := s.Row(ctx, query, []any{role}, &member); err != nil || member {
-		return nothingToUndo, in(step, err) // a NOINHERIT administrator: nothing a grant would change
+		return nothingToUndo, fault.In(step, err) // a NOINHERIT administrator: nothing a grant would change
 	}
 	if err := s.Exec(ctx, "GRANT "+postgres.Ident(role)+" TO CURRENT_USER"); err != nil {
-		return nil, in(step, err)
+		return nil, fault.In(step, err)
 	}
 	return func(ctx context.Context) error {
-		return in("give back the rights of "+quoted(role), s.Exec(ctx, "REVOKE "+postgres.Ident(role)+" FROM CURRENT_USER"))
+		return fault.In("give back the rights of "+quoted(role), s.Exec(ctx, "REVOKE "+postgres.Ident(role)+" FROM CURRENT_USER"))
 	}, nil
 }
 
@@ -57,17 +58,17 @@ func adoptOptions(ctx context.Context, s *postgres.Session, role, step string) (
 		JOIN pg_roles u ON u.oid = m.member WHERE g.rolname = $1 AND u.rolname = current_user AND m.grantor = m.member`
 	before, err := s.Row(ctx, query, []any{role}, &inherit, &set)
 	if err != nil {
-		return nil, in(step, err)
+		return nil, fault.In(step, err)
 	}
 	grant := "GRANT " + postgres.Ident(role) + " TO CURRENT_USER WITH INHERIT %t, SET %t"
 	if err := s.Exec(ctx, fmt.Sprintf(grant, true, true)); err != nil {
-		return nil, in(step, err)
+		return nil, fault.In(step, err)
 	}
 	return func(ctx context.Context) error {
 		statement := "REVOKE " + postgres.Ident(role) + " FROM CURRENT_USER"
 		if before {
 			statement = fmt.Sprintf(grant, inherit, set)
 		}
-		return in("give back the rights of "+quoted(role), s.Exec(ctx, statement))
+		return fault.In("give back the rights of "+quoted(role), s.Exec(ctx, statement))
 	}, nil
 }

@@ -22,7 +22,7 @@ func (p *prepareRun) adoptOwnership(ctx context.Context, s *postgres.Session) er
 	}
 	for _, one := range imported {
 		if err := p.adoptFrom(ctx, s, predecessor, one.Name); err != nil {
-			return in("adopt_ownership", plain(err))
+			return fault.In("adopt_ownership", plain(err))
 		}
 	}
 	return nil
@@ -83,7 +83,7 @@ func (r *retirement) handToGroup(ctx context.Context, s *postgres.Session) error
 func (r *retirement) joinGroup(ctx context.Context, s *postgres.Session) error {
 	var inherits bool
 	if _, err := s.Row(ctx, "SELECT rolinherit FROM pg_roles WHERE rolname = $1", []any{r.name()}, &inherits); err != nil {
-		return in("look at the imported user", err)
+		return fault.In("look at the imported user", err)
 	}
 	if s.Major() < 16 && !inherits {
 		return fault.New(fault.Conflict, "the imported user %s is NOINHERIT and would lose what it owns: ALTER ROLE %s INHERIT first", quoted(r.name()), quoted(r.name()))
@@ -92,7 +92,7 @@ func (r *retirement) joinGroup(ctx context.Context, s *postgres.Session) error {
 	if err != nil || member {
 		return err
 	}
-	return in("make the imported user a member of the group", grantGroup(ctx, s, r.group(), r.name()))
+	return fault.In("make the imported user a member of the group", grantGroup(ctx, s, r.group(), r.name()))
 }
 
 // leaveImported hands over what an imported user that stays made since its successor

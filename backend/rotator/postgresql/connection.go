@@ -253,7 +253,7 @@ func (*ConnectionKind) SetRoot(ctx context.Context, conn rotator.Connection, nex
 		if err != nil {
 			return err
 		}
-		return in("set the administrator's password",
+		return fault.In("set the administrator's password",
 			s.ExecSecret(ctx, "ALTER ROLE "+postgres.Ident(c.DB.Username())+" PASSWORD "+literal, verifier))
 	})
 }

@@ -59,7 +59,7 @@ func (r *retirement) destroy(ctx context.Context, p *rotator.Progress) error {
 		if err := r.nothingDepends(ctx, s, u); err != nil {
 			return err
 		}
-		return in("drop the user", s.Exec(ctx, "DROP ROLE "+postgres.Ident(r.name())))
+		return fault.In("drop the user", s.Exec(ctx, "DROP ROLE "+postgres.Ident(r.name())))
 	})
 	return settle(err, p)
 }
@@ -94,7 +94,7 @@ func (r *retirement) noPreparedTransactions(ctx context.Context, s *postgres.Ses
 	if err == nil && n > 0 {
 		return &notYetError{fmt.Sprintf("%d prepared transactions of it wait for COMMIT PREPARED or ROLLBACK PREPARED", n), askAgainPrepared}
 	}
-	return in("look for prepared transactions", err)
+	return fault.In("look for prepared transactions", err)
 }
 
 // database is one that holds something of the user.
@@ -120,7 +120,7 @@ func (r *retirement) databases(ctx context.Context, s *postgres.Session, u user)
 		all = append(all, d)
 		return nil
 	})
-	return all, in("look for what the user owns", err)
+	return all, fault.In("look for what the user owns", err)
 }
 
 // inDatabase acts in one further database, in a transaction of its own there.
@@ -156,7 +156,7 @@ func (r *retirement) nothingDepends(ctx context.Context, s *postgres.Session, u 
 		FROM pg_shdepend s LEFT JOIN pg_database d ON d.oid = s.dbid WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = $1`
 	var where string
 	if _, err := s.Row(ctx, query, []any{u.oid}, &where); err != nil {
-		return in("look for what depends on the user", err)
+		return fault.In("look for what depends on the user", err)
 	}
 	if where != "" {
 		return &leftError{fmt.Sprintf("something was granted to it, and not to its group, that only a superuser can take back, in: %s; run DROP OWNED BY %s there as one",
@@ -196,7 +196,7 @@ func (r *retirement) handOver(ctx context.Context, s *postgres.Session) error {
 			return err
 		}
 	}
-	if err := in("remove what was granted to the user", s.Exec(ctx, "DROP OWNED BY "+postgres.Ident(r.name()))); err != nil {
+	if err := fault.In("remove what was granted to the user", s.Exec(ctx, "DROP OWNED BY "+postgres.Ident(r.name()))); err != nil {
 		return err
 	}
 	return undoUser(ctx)
@@ -204,7 +204,7 @@ func (r *retirement) handOver(ctx context.Context, s *postgres.Session) error {
 
 func (r *retirement) countOwned(ctx context.Context, s *postgres.Session) (n int, err error) {
 	_, err = s.Row(ctx, ownedHere, []any{r.name()}, &n)
-	return n, in("look for what the user owns", err)
+	return n, fault.In("look for what the user owns", err)
 }
 
 // reassignAll hands over everything, or fails.
@@ -236,7 +236,7 @@ func (r *retirement) reassign(ctx context.Context, s *postgres.Session) error {
 		return err
 	}
 	statement := "REASSIGN OWNED BY " + postgres.Ident(r.name()) + " TO " + postgres.Ident(r.group())
-	if err := in("hand what the user owns to its group", s.Exec(ctx, statement)); err != nil {
+	if err := fault.In("hand what the user owns to its group", s.Exec(ctx, statement)); err != nil {
 		return err
 	}
 	return undoGroup(ctx)

@@ -97,7 +97,7 @@ func (p *prepareRun) takeOver(ctx context.Context) error {
 			return fault.Field("password", "is not that of the user %s, or it may not log in", quoted(one.Name))
 		}
 		if err != nil {
-			return in("log in as "+quoted(one.Name), err)
+			return fault.In("log in as "+quoted(one.Name), err)
 		}
 		s.Close()
 	}
@@ -142,7 +142,7 @@ func (p *prepareRun) importMark() mark.Mark {
 func powerless(ctx context.Context, s *postgres.Session, name string) error {
 	_, why, err := powerOf(ctx, s, name)
 	if err != nil {
-		return in("look at the user's rights", err)
+		return fault.In("look at the user's rights", err)
 	}
 	if why != "" {
 		return fault.New(fault.Conflict, "the user %s must not be taken over: it %s", quoted(name), why)
@@ -162,7 +162,7 @@ func (r *retirement) putBack(ctx context.Context) error {
 			if !u.exists || u.mark.RotationID != r.target.Version.RotationID {
 				continue
 			}
-			if err := in("put the user's comment back", comment(ctx, s, one.Name, one.Comment)); err != nil {
+			if err := fault.In("put the user's comment back", comment(ctx, s, one.Name, one.Comment)); err != nil {
 				return err
 			}
 		}

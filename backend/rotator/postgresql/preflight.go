@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/postgres"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 )
@@ -83,7 +84,7 @@ func lookAdmin(ctx context.Context, s *postgres.Session, name string) (*rotator.
 	may := true
 	const query = "SELECT a.rolsuper OR pg_has_role(u.oid, 'MEMBER WITH ADMIN OPTION') FROM pg_roles a, pg_roles u WHERE a.rolname = current_user AND u.rolname = $1"
 	if _, err := s.Row(ctx, query, []any{name}, &may); err != nil || may {
-		return nil, in("look at the users", err)
+		return nil, fault.In("look at the users", err)
 	}
 	return &rotator.Line{Check: "users", Result: rotator.Fail, Detail: fmt.Sprintf(
 		"the connection's user lacks ADMIN on %s, which PostgreSQL 16 and later require to change it: GRANT %s TO <user> WITH ADMIN TRUE, INHERIT FALSE, SET FALSE", quoted(name), quoted(name))}, nil
@@ -130,7 +131,7 @@ func lookCreate(ctx context.Context, s *postgres.Session) (rotator.Line, error) 
 	var may bool
 	_, err := s.Row(ctx, "SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user", nil, &may)
 	if err != nil || may {
-		return passed("create", "the connection's user may create roles"), in("look at the connection's own user", err)
+		return passed("create", "the connection's user may create roles"), fault.In("look at the connection's own user", err)
 	}
 	return rotator.Line{Check: "create", Result: rotator.Fail, Detail: "the connection's user lacks CREATEROLE"}, nil
 }
@@ -144,7 +145,7 @@ func lookGrant(ctx context.Context, s *postgres.Session, group string) (rotator.
 	}
 	var may bool
 	if _, err := s.Row(ctx, query, []any{group}, &may); err != nil {
-		return rotator.Line{}, in("look at the group", err)
+		return rotator.Line{}, fault.In("look at the group", err)
 	}
 	if !may {
 		return rotator.Line{Check: "group", Result: rotator.Fail, Detail: fmt.Sprintf(

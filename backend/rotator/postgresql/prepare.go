@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/postgres"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
@@ -112,7 +113,7 @@ func (p *prepareRun) bring(ctx context.Context, s *postgres.Session) error {
 		{"settings", p.setSettings},
 	} {
 		s.Step(step.what)
-		if err := in(step.what, step.do(ctx, s)); err != nil {
+		if err := fault.In(step.what, step.do(ctx, s)); err != nil {
 			return err
 		}
 	}
@@ -158,7 +159,7 @@ func (p *prepareRun) setSettings(ctx context.Context, s *postgres.Session) error
 	for _, name := range slices.Sorted(maps.Keys(p.options.Settings)) {
 		values := settingValues(name, p.options.Settings[name])
 		s.Step("settings: " + name)
-		if err := in(name, setSetting(ctx, s, p.target.Version.Identifier, name, values)); err != nil {
+		if err := fault.In(name, setSetting(ctx, s, p.target.Version.Identifier, name, values)); err != nil {
 			return err
 		}
 	}

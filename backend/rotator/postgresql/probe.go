@@ -40,7 +40,7 @@ func probeUser(ctx context.Context, t *rotator.Target) (rotator.Proof, error) {
 	}
 	password, err := passwordOf(t.Material)
 	if err != nil {
-		return rotator.Proof{}, in("version "+fmt.Sprint(t.Version.Number)+" cannot be probed", err)
+		return rotator.Proof{}, fault.In("version "+fmt.Sprint(t.Version.Number)+" cannot be probed", err)
 	}
 	s, err := connection.DB.Login(ctx, t.Version.Identifier, password)
 	if err == nil {
@@ -49,7 +49,7 @@ func probeUser(ctx context.Context, t *rotator.Target) (rotator.Proof, error) {
 	}
 	code := postgres.Code(err)
 	if !fault.Is(err, fault.AuthFailed) {
-		return rotator.Proof{}, in("log in as the old version", err)
+		return rotator.Proof{}, fault.In("log in as the old version", err)
 	}
 	witness, err := accepted(ctx, connection.DB, t)
 	if err != nil {
@@ -85,7 +85,7 @@ func accepted(ctx context.Context, db *postgres.DB, t *rotator.Target) (witness 
 // notAProof keeps the current version's own authentication failure from being
 // taken for that of the version in question.
 func notAProof(err error) error {
-	err = in("the old version was refused, but so was the witness, which proves nothing", err)
+	err = fault.In("the old version was refused, but so was the witness, which proves nothing", err)
 	if fault.Is(err, fault.AuthFailed) {
 		return fault.New(fault.Target, "%w", err)
 	}
@@ -105,7 +105,7 @@ func (*Rotator) InUse(ctx context.Context, t *rotator.Target) ([]rotator.Use, er
 	}
 	uses, err := usesOn(ctx, connection.DB, t.Version.Identifier, "true")
 	if err != nil || len(connection.replicas) == 0 {
-		return uses, in("look for sessions", err)
+		return uses, fault.In("look for sessions", err)
 	}
 	return connection.usesOnReplicas(ctx, t.Version.Identifier, uses)
 }

@@ -93,7 +93,7 @@ func (r *retirement) endOnce(ctx context.Context, rep *replica, seen map[int32]b
 		}
 		mayLogin := true // one that is not there is still to be made there
 		if _, err := s.Row(ctx, "SELECT rolcanlogin FROM pg_roles WHERE rolname = $1", []any{r.name()}, &mayLogin); err != nil {
-			return in("look whether the user is disabled", err)
+			return fault.In("look whether the user is disabled", err)
 		}
 		if lags = mayLogin; lags {
 			return nil
@@ -168,7 +168,7 @@ func (c *Connection) probeReplicas(ctx context.Context, t *rotator.Target, passw
 		return onPrimary.lookWhose(ctx, s, t)
 	})
 	if err != nil {
-		return "", "", in("look for the user on the primary", err)
+		return "", "", fault.In("look for the user on the primary", err)
 	}
 	standbys := 0
 	var lives []string

@@ -162,7 +162,7 @@ func (r *retirement) disable(ctx context.Context) (p rotator.Progress, gone bool
 			continue
 		}
 		if err := r.terminate(ctx, seen); err != nil {
-			return p, false, in("end the sessions of a user that cannot be disabled meanwhile", err)
+			return p, false, fault.In("end the sessions of a user that cannot be disabled meanwhile", err)
 		}
 	}
 	if err != nil || gone {
@@ -190,7 +190,7 @@ func (r *retirement) takeLogin(ctx context.Context) (gone bool, err error) {
 			gone, err = r.takeStanding(ctx, s, u)
 			return err
 		}
-		return in("disable the user", s.Exec(ctx, "ALTER ROLE "+postgres.Ident(r.name())+" NOLOGIN PASSWORD NULL"))
+		return fault.In("disable the user", s.Exec(ctx, "ALTER ROLE "+postgres.Ident(r.name())+" NOLOGIN PASSWORD NULL"))
 	}
 	err = r.connection.DB.Urgent(ctx, take)
 	return gone, err
@@ -207,7 +207,7 @@ func (r *retirement) endSessions(ctx context.Context, seen map[int32]bool) (ende
 			return len(seen), 0, err
 		}
 		if err := r.terminate(ctx, seen); err != nil {
-			return 0, left, in("end the user's sessions", err)
+			return 0, left, fault.In("end the user's sessions", err)
 		}
 		for tries := 0; tries < 20 && left > 0; tries++ {
 			select {
@@ -235,7 +235,7 @@ func (r *retirement) countSessions(ctx context.Context, only []int32) (n int, er
 
 func countSessions(ctx context.Context, s *postgres.Session, user string, only []int32) (n int, err error) {
 	_, err = s.Row(ctx, "SELECT count(*) FROM pg_stat_activity WHERE usename = $1 AND ($2::int[] IS NULL OR pid = ANY ($2))", []any{user, only}, &n)
-	return n, in("count the user's sessions", err)
+	return n, fault.In("count the user's sessions", err)
 }
 
 // endLeakedSessions ends every session of a user whose leaked password was replaced
@@ -244,7 +244,7 @@ func countSessions(ctx context.Context, s *postgres.Session, user string, only [
 func (r *retirement) endLeakedSessions(ctx context.Context) (ended int, err error) {
 	seen := map[int32]bool{}
 	if err := r.terminate(ctx, seen); err != nil {
-		return 0, in("end the user's sessions", err)
+		return 0, fault.In("end the user's sessions", err)
 	}
 	ended = len(seen)
 	those := slices.Collect(maps.Keys(seen))

@@ -149,7 +149,7 @@ func compareRights(ctx context.Context, t *rotator.Target, user, group string, a
 		}
 		things, err := c.run(ctx, t, predecessor)
 		if err != nil {
-			return nil, in("compare the rights of the imported user with its successor's", err)
+			return nil, fault.In("compare the rights of the imported user with its successor's", err)
 		}
 		if len(things) > 0 {
 			all = append(all, missing{c, things})

@@ -5,7 +5,6 @@ package postgresql
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -97,18 +96,6 @@ func open(t *rotator.Target) (*Connection, error) {
 		return nil, fault.New(fault.Internal, "role %s has no PostgreSQL connection", t.Role.Name)
 	}
 	return c, nil
-}
-
-// in says in which step an error happened, and keeps its kind.
-func in(step string, err error) error {
-	if err == nil {
-		return nil
-	}
-	var f *fault.Error
-	if !errors.As(err, &f) {
-		return fmt.Errorf("%s: %w", step, err)
-	}
-	return &fault.Error{Kind: f.Kind, Field: f.Field, Message: step + ": " + f.Message, Err: err}
 }
 
 // quoted is an identifier in a sentence.

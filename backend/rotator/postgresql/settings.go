@@ -72,7 +72,7 @@ func (o *roleOptions) checkSettingsAt(ctx context.Context, s *postgres.Session, 
 		var who string
 		var extension bool
 		if _, err := s.Row(ctx, settingQuery, []any{name}, &who, &extension); err != nil {
-			return in("look for the setting "+name, err)
+			return fault.In("look for the setting "+name, err)
 		}
 		switch {
 		case who == "user":

@@ -55,7 +55,7 @@ func (p *prepareRun) stand(ctx context.Context, s *postgres.Session) error {
 			return err
 		}
 	}
-	if err := in("settings", p.setSettings(ctx, s)); err != nil {
+	if err := fault.In("settings", p.setSettings(ctx, s)); err != nil {
 		return err
 	}
 	return writeMark(ctx, s, p.target, standingMark(p.target, p.target.Version.Number, p.target.Version.RotationID), name)
@@ -67,7 +67,7 @@ func (p *prepareRun) renew(ctx context.Context, s *postgres.Session) error {
 		return err
 	}
 	if len(p.options.RotationStatements) == 0 {
-		return in("set the password", p.setLogin(ctx, s))
+		return fault.In("set the password", p.setLogin(ctx, s))
 	}
 	if err := p.custom().run(ctx, s, p.options.rotation()); err != nil {
 		return err
@@ -78,7 +78,7 @@ func (p *prepareRun) renew(ctx context.Context, s *postgres.Session) error {
 // takeRow changes the user, and compares its mark once nobody else can.
 func (p *prepareRun) takeRow(ctx context.Context, s *postgres.Session) error {
 	name := p.target.Version.Identifier
-	if err := in("let the user log in", s.Exec(ctx, "ALTER ROLE "+postgres.Ident(name)+" LOGIN")); err != nil {
+	if err := fault.In("let the user log in", s.Exec(ctx, "ALTER ROLE "+postgres.Ident(name)+" LOGIN")); err != nil {
 		return err
 	}
 	u, err := findUser(ctx, s, p.target)
@@ -100,10 +100,10 @@ func (p *prepareRun) found(ctx context.Context, s *postgres.Session) error {
 	case p.object.Group == "":
 		return fault.New(fault.Conflict, "there is no user %s: make it and give its password with the role, or name its group in member_of, so that it can be made", quoted(name))
 	}
-	if err := in("create the user", s.Exec(ctx, "CREATE ROLE "+postgres.Ident(name))); err != nil {
+	if err := fault.In("create the user", s.Exec(ctx, "CREATE ROLE "+postgres.Ident(name))); err != nil {
 		return err
 	}
-	return in("set the password", p.setLogin(ctx, s))
+	return fault.In("set the password", p.setLogin(ctx, s))
 }
 
 // memberQuery tells whether a user is a member of a group, and may act as it by the
@@ -120,11 +120,11 @@ func (p *prepareRun) ensureGroup(ctx context.Context, s *postgres.Session) error
 		return err
 	}
 	if !member {
-		if err := in("grant the group", grantGroup(ctx, s, p.object.Group, name)); err != nil {
+		if err := fault.In("grant the group", grantGroup(ctx, s, p.object.Group, name)); err != nil {
 			return err
 		}
 	}
-	return in("make the user act as the group", p.setRole(ctx, s))
+	return fault.In("make the user act as the group", p.setRole(ctx, s))
 }
 
 func isMember(ctx context.Context, s *postgres.Session, group, user string) (member bool, err error) {
@@ -133,7 +133,7 @@ func isMember(ctx context.Context, s *postgres.Session, group, user string) (mem
 		query += " AND m.inherit_option AND m.set_option"
 	}
 	_, err = s.Row(ctx, query+")", []any{group, user}, &member)
-	return member, in("look at the user's groups", err)
+	return member, fault.In("look at the user's groups", err)
 }
 
 // takeStanding ends the version at its user: what serves another version by now goes
@@ -142,7 +142,7 @@ func isMember(ctx context.Context, s *postgres.Session, group, user string) (mem
 // that nobody is left who could hold a session of it.
 func (r *retirement) takeStanding(ctx context.Context, s *postgres.Session, u user) (done bool, err error) {
 	row := fmt.Sprintf("ALTER ROLE %s CONNECTION LIMIT %d", postgres.Ident(r.name()), u.limit) // as it is
-	if err := in("take the user", s.Exec(ctx, row)); err != nil {
+	if err := fault.In("take the user", s.Exec(ctx, row)); err != nil {
 		return false, err
 	}
 	if u, err = r.own(ctx, s); err != nil || !u.exists {
@@ -156,7 +156,7 @@ func (r *retirement) takeStanding(ctx context.Context, s *postgres.Session, u us
 		done, m = true, standingMark(r.target, current.Version.Number, current.Version.RotationID)
 		err = r.giveBack(ctx, s, current)
 	default:
-		err = in("disable the user", s.Exec(ctx, "ALTER ROLE "+postgres.Ident(r.name())+" NOLOGIN PASSWORD NULL"))
+		err = fault.In("disable the user", s.Exec(ctx, "ALTER ROLE "+postgres.Ident(r.name())+" NOLOGIN PASSWORD NULL"))
 	}
 	if err != nil {
 		return false, err
@@ -184,7 +184,7 @@ func (r *retirement) giveBack(ctx context.Context, s *postgres.Session, current 
 	if err != nil {
 		return err
 	}
-	return in("give the current version's password back", back.setPassword(ctx, s, ""))
+	return fault.In("give the current version's password back", back.setPassword(ctx, s, ""))
 }
 
 // laterVersion says why a version cannot come back to a user that has served a

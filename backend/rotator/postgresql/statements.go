@@ -125,7 +125,7 @@ func (c *custom) run(ctx context.Context, s *postgres.Session, list customStatem
 	}
 	// A temporary table must not pose as a table of the server's own.
 	for _, reset := range []string{"RESET SESSION AUTHORIZATION", "RESET ROLE", "RESET ALL", "SET LOCAL search_path TO pg_catalog, pg_temp"} {
-		if err := in(list.field, s.Exec(ctx, reset)); err != nil {
+		if err := fault.In(list.field, s.Exec(ctx, reset)); err != nil {
 			return err
 		}
 	}
@@ -189,7 +189,7 @@ func (p *prepareRun) reviveCustom(ctx context.Context, s *postgres.Session) erro
 		}
 		return p.harmless(ctx, s, "rotation_statements")
 	}
-	return in("set the password", p.setPassword(ctx, s, ""))
+	return fault.In("set the password", p.setPassword(ctx, s, ""))
 }
 
 func (p *prepareRun) custom() *custom {
@@ -203,7 +203,7 @@ func (p *prepareRun) harmless(ctx context.Context, s *postgres.Session, field st
 	found, why, err := powerOf(ctx, s, name)
 	switch {
 	case err != nil:
-		return in("look at what "+field+" made", err)
+		return fault.In("look at what "+field+" made", err)
 	case !found:
 		return fault.New(fault.Conflict, "%s: they do not make the user %s", field, quoted(name))
 	case why != "":

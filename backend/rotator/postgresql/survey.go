@@ -3,6 +3,7 @@ package postgresql
 import (
 	"context"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/mark"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/postgres"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
@@ -54,5 +55,5 @@ func (*Rotator) Survey(ctx context.Context, t *rotator.Target) ([]rotator.Sighti
 			return nil
 		})
 	})
-	return sightings, in("look for marked users", err)
+	return sightings, fault.In("look for marked users", err)
 }

@@ -42,7 +42,7 @@ func readUser(ctx context.Context, s *postgres.Session, key mark.Key, name strin
 	)
 	exists, err := s.Row(ctx, userQuery, []any{name, maxComment + 1}, &u.oid, &super, &own, &u.comment, &u.limit, &u.expires)
 	if err != nil || !exists {
-		return u, in("look for the user", err)
+		return u, fault.In("look for the user", err)
 	}
 	u.exists = true
 	m, mac, parseErr := mark.Parse(u.comment)
@@ -103,7 +103,7 @@ func (u user) refuse(name string) error {
 
 // writeMark replaces the comment of a user by a mark.
 func writeMark(ctx context.Context, s *postgres.Session, t *rotator.Target, m mark.Mark, name string) error {
-	return in("mark the user", comment(ctx, s, name, t.MarkKey.Sign(m, name)))
+	return fault.In("mark the user", comment(ctx, s, name, t.MarkKey.Sign(m, name)))
 }
 
 // comment sets the comment of a user; an empty one removes it.

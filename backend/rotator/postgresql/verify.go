@@ -33,7 +33,7 @@ func (*Rotator) Verify(ctx context.Context, t *rotator.Target) error {
 	}
 	s, err := connection.loginAsReader(ctx, t.Version.Identifier, password)
 	if err != nil {
-		return in("log in as "+quoted(t.Version.Identifier), err)
+		return fault.In("log in as "+quoted(t.Version.Identifier), err)
 	}
 	defer s.Close()
 	if err := checkIdentity(ctx, s, t.Version.Identifier, o.Group); err != nil {
@@ -53,7 +53,7 @@ func (*Rotator) Verify(ctx context.Context, t *rotator.Target) error {
 func checkIdentity(ctx context.Context, s *postgres.Session, user, group string) error {
 	var current, session string
 	if _, err := s.Row(ctx, "SELECT current_user::text, session_user::text", nil, &current, &session); err != nil {
-		return in("ask who the user is", postgres.NotTheCredential(err))
+		return fault.In("ask who the user is", postgres.NotTheCredential(err))
 	}
 	if session != user {
 		return fault.New(fault.Target, "logged in as %s, but the session belongs to %s", quoted(user), quoted(session))

@@ -20,10 +20,7 @@ func TestAPIKeyOpenAIJourney(t *testing.T) {
 	t.Parallel()
 	w := newKeys(t, "openai", sharedVault(t))
 	j := &pairJourney{journey: &journey{world: w, t: t}, api: started(t, fakeapi.NewOpenAI()), short: w.role + "-short", brief: w.role + "-brief"}
-	for _, step := range []struct {
-		name string
-		do   func(*pairJourney)
-	}{
+	inSteps(t, j.journey, j, []step[*pairJourney]{
 		{"connection", (*pairJourney).connect},
 		{"graces begin", (*pairJourney).graces},
 		{"role", (*pairJourney).writeRole},
@@ -36,14 +33,7 @@ func TestAPIKeyOpenAIJourney(t *testing.T) {
 		{"history", (*pairJourney).history},
 		{"graces are over", (*pairJourney).ended},
 		{"delete", (*pairJourney).remove},
-	} {
-		if !t.Run(step.name, func(t *testing.T) {
-			j.t, w.t = t, t
-			step.do(j)
-		}) {
-			t.FailNow()
-		}
-	}
+	})
 }
 
 type pairJourney struct {

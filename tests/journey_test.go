@@ -22,10 +22,7 @@ func TestJourney(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "journey", sharedVault(t), pgtest.Shared(t))
 	j := &journey{world: w, t: t}
-	for _, step := range []struct {
-		name string
-		do   func(*journey)
-	}{
+	inSteps(t, j, j, []step[*journey]{
 		{"connection", (*journey).connection},
 		{"role", (*journey).writeRole},
 		{"creds", (*journey).creds},
@@ -36,9 +33,21 @@ func TestJourney(t *testing.T) {
 		{"status", (*journey).status},
 		{"change", (*journey).change},
 		{"delete", (*journey).remove},
-	} {
+	})
+}
+
+// step is one of a journey of type J.
+type step[J any] struct {
+	name string
+	do   func(J)
+}
+
+// inSteps takes a journey's steps, each in a test of its own, up to the first that fails.
+func inSteps[J any](t *testing.T, at *journey, j J, steps []step[J]) {
+	t.Helper()
+	for _, step := range steps {
 		if !t.Run(step.name, func(t *testing.T) {
-			j.t, w.t = t, t
+			at.t, at.world.t = t, t
 			step.do(j)
 		}) {
 			t.FailNow()

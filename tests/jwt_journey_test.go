@@ -21,10 +21,7 @@ func TestJWTJourney(t *testing.T) {
 	t.Parallel()
 	w := newKeys(t, "session", sharedVault(t))
 	j := &keyJourney{journey: &journey{world: w, t: t}}
-	for _, step := range []struct {
-		name string
-		do   func(*keyJourney)
-	}{
+	inSteps(t, j.journey, j, []step[*keyJourney]{
 		{"role", (*keyJourney).writeRole},
 		{"sign", (*keyJourney).signs},
 		{"verify", (*keyJourney).verifies},
@@ -36,14 +33,7 @@ func TestJWTJourney(t *testing.T) {
 		{"rotate", (*keyJourney).rotate},
 		{"rollback", (*keyJourney).rollback},
 		{"history", (*keyJourney).history},
-	} {
-		if !t.Run(step.name, func(t *testing.T) {
-			j.t, w.t = t, t
-			step.do(j)
-		}) {
-			t.FailNow()
-		}
-	}
+	})
 }
 
 type keyJourney struct {

@@ -109,6 +109,16 @@ func requireFault(t *testing.T, err error, kind fault.Kind, part string, secrets
 	require.Less(t, len(err.Error()), 1024, "a sentence is bounded")
 }
 
+// requireOutcome is requireFault, or the absence of one where kind is empty.
+func requireOutcome(t *testing.T, err error, kind fault.Kind, part string, secrets ...string) {
+	t.Helper()
+	if kind == "" {
+		require.NoError(t, err)
+		return
+	}
+	requireFault(t, err, kind, part, secrets...)
+}
+
 func TestValidID(t *testing.T) {
 	t.Parallel()
 	for _, id := range []string{"key_abc", "svc_acct_abc", "a", "..a", "user:1@x", strings.Repeat("a", maxID)} {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/mark"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/reencrypt"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
 )
@@ -75,6 +76,9 @@ type Kind struct {
 	// RevokesAtOnce tells that a version is refused from the moment on at which an
 	// emergency declares that it leaked: the journal itself is the target.
 	RevokesAtOnce bool
+	// MaterialIsAll tells that nothing of a version is left once its material is destroyed,
+	// which its last stage therefore does.
+	MaterialIsAll bool
 }
 
 // Role is the policy as a rotator sees it.
@@ -138,6 +142,11 @@ type Candidate struct {
 	Identifier string
 	Object     json.RawMessage
 	Material   secret.Map
+	// Number is the version's number where an import brings it along; 0: the next one.
+	Number int
+	// Earlier are versions that an import brings along beside the one that becomes current,
+	// by ascending number: they are put to use like others that retire.
+	Earlier []Candidate
 }
 
 // Stage is one of the two ways a retirement goes.
@@ -157,8 +166,9 @@ type Progress struct {
 	AskAgain time.Duration
 	// SessionsEnded counts the sessions this call ended.
 	SessionsEnded int
-	// DestroyAfter delays the second stage of a retirement.
+	// DestroyAfter delays the second stage of a retirement; Keep puts it off for ever.
 	DestroyAfter time.Duration
+	Keep         bool
 	// Left, when not empty, says why the object stays outside, disabled: nothing
 	// more will be tried, and a person is told.
 	Left string
@@ -371,7 +381,39 @@ type LiveVersions struct {
 	// Ahead is for how long versions stand by, as far as the journal has adopted it: no
 	// more may be promised to those who look, whatever the role says by now. 0: unknown.
 	Ahead time.Duration
-	Now   time.Time
+	// Missed is told of a version among Ended that somebody had need of: data that it made
+	// is still there. It returns at once.
+	Missed func(version int)
+	Now    time.Time
+}
+
+// DataKeeper is implemented by kinds whose versions made data that lies elsewhere and is
+// lost with them. No version of such a kind ends before nothing is left of what it made:
+// the engine lets the data follow the current version, counts, and only then retires.
+type DataKeeper interface {
+	LiveUser
+	// DataPolicy says when and how the data of a role follows.
+	DataPolicy(r *Role) (DataPolicy, error)
+	// Rewriter rewrites what any of the versions made into what the current one makes.
+	Rewriter(live *LiveVersions) (reencrypt.Rewriter, error)
+}
+
+// DataPolicy is how data follows a new version.
+type DataPolicy struct {
+	// After is the wait before the first row is rewritten, Settle the time within which
+	// what was encrypted is stored, from when on a version encrypts no more.
+	After, Settle time.Duration
+	// Schedule (five cron fields, UTC) and Window are when rows may be rewritten; without
+	// them, at any time.
+	Schedule string
+	Window   time.Duration
+	// RowsPerSecond bounds the rows of a target that are rewritten; 0: no bound.
+	RowsPerSecond int
+}
+
+// DataHolder is implemented by connection types in whose target such data may lie.
+type DataHolder interface {
+	Database(conn Connection) (reencrypt.Database, error)
 }
 
 // Defaulter is implemented by kinds some of whose options, where they are left out,

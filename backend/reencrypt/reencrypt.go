@@ -1,0 +1,157 @@
+// Package reencrypt moves stored data from the version of a key that made it to the
+// current one: row by row, while applications read and write the same rows, and so that
+// an end at any moment costs nothing but time.
+//
+// What it moves is behind Database and Table, which a type of connection gives; how a
+// value is rewritten is behind Rewriter, which a kind of secret gives. What is to happen
+// when, and when a version may end, is the engine's business.
+package reencrypt
+
+import (
+	"context"
+	"time"
+)
+
+// Content says what the columns of a target hold.
+type Content string
+
+// The contents.
+const (
+	Ciphertext Content = "ciphertext" // what encrypt made
+	DataKey    Content = "datakey"    // wrapped data keys, as datakey made them
+)
+
+// Target is a table whose columns hold what versions of one role made.
+type Target struct {
+	Connection string   `json:"connection"`
+	Table      string   `json:"table"` // as SQL writes it: schema.table, odd names in double quotes
+	KeyColumns []string `json:"key_columns"`
+	Columns    []string `json:"columns"`
+	// ContextColumn and AssociatedDataColumn hold what the values of a row were encrypted
+	// with beside the key: the bytes of a text or bytea, the text form of anything else.
+	ContextColumn        string  `json:"context_column,omitempty"`
+	AssociatedDataColumn string  `json:"associated_data_column,omitempty"`
+	Content              Content `json:"content"`
+}
+
+// Database is where the tables of targets lie. Every context has a deadline.
+type Database interface {
+	// Open looks at a target's table and refuses, with the field of the Target that is at
+	// fault, what is not there, not unique, of a type that is not supported, or not allowed
+	// to this connection.
+	Open(ctx context.Context, t *Target) (Table, error)
+	// Transactions lists every transaction, prepared ones too, that could still commit
+	// rows in this database.
+	Transactions(ctx context.Context) ([]Transaction, error)
+	// Count counts the values of all tables by what they begin with, in one snapshot. It
+	// fails rather than overlook rows that row security hides.
+	Count(ctx context.Context, tables []Table) ([]Counts, error)
+}
+
+// Transaction is one that lives.
+type Transaction struct {
+	// ID is never that of another one, whatever ends and begins meanwhile.
+	ID string `json:"id"`
+	// What describes it for a person.
+	What string `json:"what"`
+}
+
+// Table is a target's table.
+type Table interface {
+	// Page reads at most limit rows, in the order of their keys, those after a key, or, where
+	// after is nil, from the first one on. Values that begin with done are not read: nil.
+	Page(ctx context.Context, after Key, limit int, done string) ([]Row, error)
+	// Swap writes the new values of rows that still hold all that was read of them, and
+	// tells of each change whether it was made. A row that is locked for longer than a moment
+	// is not waited for.
+	Swap(ctx context.Context, changes []Change) ([]Outcome, error)
+	// Facts is what a person should know before rows are rewritten, for the dry run: triggers
+	// that an update fires, partitions, how large the table is.
+	Facts(ctx context.Context) (Facts, error)
+}
+
+// Key identifies a row: the key columns' values as text.
+type Key []string
+
+// Row is a row as it was read. Nil is NULL, or what was not asked for.
+type Row struct {
+	Key                     Key
+	Values                  [][]byte // of the target's columns, in their order
+	Context, AssociatedData []byte
+}
+
+// Change is what a row is to hold.
+type Change struct {
+	Row Row
+	// New has nil where the column stays as it is.
+	New [][]byte
+}
+
+// Outcome is what came of a change.
+type Outcome int
+
+// The outcomes.
+const (
+	Changed Outcome = iota
+	// Moved: somebody else wrote the row since, or removed it.
+	Moved
+	// Locked: somebody holds the row.
+	Locked
+)
+
+// Facts about a table.
+type Facts struct {
+	Triggers   []string `json:"triggers,omitempty"`
+	Partitions int      `json:"partitions,omitempty"`
+	Bytes      int64    `json:"bytes"`
+}
+
+// Counts are the values of a target by the version that made them.
+type Counts struct {
+	// Rows are all rows of the table.
+	Rows int64 `json:"rows"`
+	// Versions are the values under each version. A row with two columns has two values.
+	Versions map[int]int64 `json:"versions,omitempty"`
+	// Foreign are values, NULL apart, that are no ciphertext at all.
+	Foreign int64 `json:"foreign,omitempty"`
+}
+
+// Rewriter rewrites values.
+type Rewriter interface {
+	// Version is the version to which values are moved.
+	Version() int
+	// Done is how everything that this version made begins: "vault:v7:".
+	Done() string
+	// Rewrite gives a value as this version makes it. The error says why it cannot be
+	// decrypted, without saying what it holds.
+	Rewrite(value, context, associatedData []byte) ([]byte, error)
+}
+
+// Progress is how far one target is. It is stored, and read again after a restart.
+type Progress struct {
+	// Version is the one to which values are moved; another one begins anew.
+	Version int `json:"version"`
+	// After is the last key that was passed, Ended that the last one was.
+	After Key  `json:"after,omitempty"`
+	Ended bool `json:"ended,omitempty"`
+
+	Total   int64 `json:"total"`   // rows when the pass began
+	Passed  int64 `json:"passed"`  // rows that were looked at
+	Changed int64 `json:"changed"` // rows that were rewritten
+	// Busy rows were locked, or changed again and again: the next pass has them.
+	Busy int64 `json:"busy,omitempty"`
+	// Unreadable rows hold something that does not decrypt; the first of them by key.
+	Unreadable     int64        `json:"unreadable,omitempty"`
+	UnreadableKeys []Unreadable `json:"unreadable_keys,omitempty"`
+
+	StartedTime time.Time `json:"started_time,omitzero"`
+	// Spent is for how long the pass has run, without pauses.
+	Spent time.Duration `json:"spent,omitempty"`
+}
+
+// Unreadable is a row that cannot be re-encrypted.
+type Unreadable struct {
+	Key    Key    `json:"key"`
+	Column string `json:"column"`
+	Reason string `json:"reason"`
+}

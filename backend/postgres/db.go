@@ -32,7 +32,9 @@ type DB struct {
 	mu     sync.Mutex
 	pool   *pgxpool.Pool
 	lockDB string
-	closed bool
+	// rowPool is the pool of sessions in the connection's own database, see rows.
+	rowPool *pgxpool.Pool
+	closed  bool
 }
 
 // Open prepares access without dialling. Errors are Invalid.
@@ -59,8 +61,8 @@ const closeTimeout = 2 * time.Second
 // does not answer.
 func (db *DB) Close() {
 	db.mu.Lock()
-	pool, closed := db.pool, db.closed
-	db.pool, db.closed = nil, true
+	pools, closed := []*pgxpool.Pool{db.pool, db.rowPool}, db.closed
+	db.pool, db.rowPool, db.closed = nil, nil, true
 	db.mu.Unlock()
 	if closed {
 		return
@@ -68,8 +70,10 @@ func (db *DB) Close() {
 	db.end()
 	force := time.AfterFunc(closeTimeout, db.conns.closeAll)
 	defer force.Stop()
-	if pool != nil {
-		pool.Close()
+	for _, pool := range pools {
+		if pool != nil {
+			pool.Close()
+		}
 	}
 	db.conns.closeAll()
 }

@@ -59,12 +59,17 @@ type Transaction struct {
 // Table is a target's table.
 type Table interface {
 	// Page reads at most limit rows, in the order of their keys, those after a key, or, where
-	// after is nil, from the first one on. Values that begin with done are not read: nil.
+	// after is nil, from the first one on. Values that begin with done are not read: nil. It
+	// stops early rather than read much more than PageBytes: no row at all is the end, and
+	// fewer than limit are not.
 	Page(ctx context.Context, after Key, limit int, done string) ([]Row, error)
-	// Swap writes the new values of rows that still hold all that was read of them, and
-	// tells of each change whether it was made. A row that is locked for longer than a moment
-	// is not waited for.
-	Swap(ctx context.Context, changes []Change) ([]Outcome, error)
+	// Read reads those of the rows of these keys that are there, in any order.
+	Read(ctx context.Context, keys []Key, done string) ([]Row, error)
+	// Swap writes the new values of rows that still hold what was read of the columns that
+	// change, of the context and of the associated data, and tells of each change, in their
+	// order, what came of it. A row that is locked for longer than a moment is not waited for.
+	// No two changes are of one row. After an error any of them may have been made.
+	Swap(ctx context.Context, changes []Change) ([]Result, error)
 	// Facts is what a person should know before rows are rewritten, for the dry run: triggers
 	// that an update fires, partitions, how large the table is.
 	Facts(ctx context.Context) (Facts, error)
@@ -87,6 +92,16 @@ type Change struct {
 	New [][]byte
 }
 
+// PageBytes bounds what a page holds, where not a single row is larger.
+const PageBytes = 2 << 20
+
+// Result is what came of a change, and, of one that was refused, why: a sentence that
+// holds nothing of the row.
+type Result struct {
+	Outcome Outcome
+	Reason  string
+}
+
 // Outcome is what came of a change.
 type Outcome int
 
@@ -97,6 +112,8 @@ const (
 	Moved
 	// Locked: somebody holds the row.
 	Locked
+	// Refused: a type, constraint or trigger does not take the new value.
+	Refused
 )
 
 // Facts about a table.
@@ -123,7 +140,7 @@ type Rewriter interface {
 	// Done is how everything that this version made begins: "vault:v7:".
 	Done() string
 	// Rewrite gives a value as this version makes it. The error says why it cannot be
-	// decrypted, without saying what it holds.
+	// decrypted, without saying what it holds. It is called by several goroutines at a time.
 	Rewrite(value, context, associatedData []byte) ([]byte, error)
 }
 

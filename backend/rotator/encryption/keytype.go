@@ -1,0 +1,53 @@
+package encryption
+
+import (
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/helper/keysutil"
+)
+
+// keyType is a cipher, by transit's name. All are authenticated (AEAD), with a nonce of
+// 96 bits and a tag of 128.
+type keyType struct {
+	name     string
+	keysutil keysutil.KeyType
+	bytes    int // of a key
+}
+
+const nonceBytes, tagBytes = 12, 16
+
+// The default stands first. AES-128 is here for keys that come from transit.
+var keyTypes = []keyType{
+	{"aes256-gcm96", keysutil.KeyType_AES256_GCM96, 32},
+	{"chacha20-poly1305", keysutil.KeyType_ChaCha20_Poly1305, 32},
+	{"aes128-gcm96", keysutil.KeyType_AES128_GCM96, 16},
+}
+
+// keyTypeNamed returns nil for one that is not known.
+func keyTypeNamed(name string) *keyType {
+	i := slices.IndexFunc(keyTypes, func(t keyType) bool { return t.name == name })
+	if i < 0 {
+		return nil
+	}
+	return &keyTypes[i]
+}
+
+func keyTypeNames() string {
+	names := make([]string, len(keyTypes))
+	for i, t := range keyTypes {
+		names[i] = t.name
+	}
+	return strings.Join(names, ", ")
+}
+
+// generate makes a new key.
+func (t *keyType) generate() ([]byte, error) {
+	key := make([]byte, t.bytes)
+	if _, err := rand.Read(key); err != nil {
+		return nil, fmt.Errorf("generate a key for %s: %w", t.name, err)
+	}
+	return key, nil
+}

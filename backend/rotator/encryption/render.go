@@ -1,0 +1,35 @@
+package encryption
+
+import (
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+)
+
+// Render implements rotator.Rotator. Readers learn which versions there are, by the
+// names that transit gives them. The key itself is in it where the role is exportable,
+// also that of an earlier version: whoever takes the keys elsewhere needs them all.
+func (*Rotator) Render(t *rotator.Target) (map[string]any, error) {
+	o, err := decodeRole(t.Role)
+	if err != nil {
+		return nil, err
+	}
+	k, err := load(&t.Version, t.Material)
+	if err != nil {
+		return nil, err
+	}
+	latest, least := t.Version.Number, t.Version.Number
+	for i := range t.Others {
+		v := &t.Others[i]
+		if v.State == rotation.Current {
+			latest = v.Number
+		}
+		if v.State != rotation.Standby && decrypts(v) {
+			least = min(least, v.Number)
+		}
+	}
+	out := map[string]any{"key_type": k.keyType.name, "derived": k.derived, "latest_version": latest, "min_decryption_version": least}
+	if o.Exportable {
+		out[keyMaterial] = t.Material[keyMaterial].Reveal()
+	}
+	return out, nil
+}

@@ -1,0 +1,123 @@
+package encryption
+
+import (
+	"slices"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+)
+
+// decrypts tells whether callers get back what a version encrypted. That a key leaked
+// does not end it: the data is still there, and follows the next version.
+func decrypts(v *rotation.Version) bool {
+	return (v.State == rotation.Standby || v.State == rotation.Current || v.State == rotation.Retiring) &&
+		v.KilledTime.IsZero() && v.RetireBegun.IsZero()
+}
+
+// versions are what one request, or one pass over stored data, decrypts with.
+type versions struct {
+	live *rotator.LiveVersions
+	// missed are the versions that somebody had need of and that ended: each is told once.
+	missed []int
+}
+
+// find gives the key of a version, or says why callers do not get it.
+func (vs *versions) find(number int) (*key, error) {
+	all := vs.live.All
+	if i, found := slices.BinarySearchFunc(all, number, func(l rotator.Live, n int) int { return l.Version.Number - n }); found {
+		if v := &all[i].Version; !decrypts(v) {
+			return nil, vs.refuse(v)
+		}
+		return readyKey(&all[i])
+	}
+	for i := range vs.live.Ended {
+		if v := &vs.live.Ended[i]; v.Number == number {
+			return nil, vs.refuse(v)
+		}
+	}
+	if number > vs.highest() {
+		return nil, ofVersion("names version %d, which this role does not have yet: its highest is %d", number, vs.highest())
+	}
+	return nil, ofVersion("names version %d, which this role does not have: it ended long ago, or never was", number)
+}
+
+// refuse says what became of a version, and tells that somebody had need of it.
+func (vs *versions) refuse(v *rotation.Version) error {
+	if v.State != rotation.Pending && v.State != rotation.Discarded && vs.live.Missed != nil && !slices.Contains(vs.missed, v.Number) {
+		vs.missed = append(vs.missed, v.Number)
+		vs.live.Missed(v.Number)
+	}
+	return ofVersion("names version %d, which %s", v.Number, ended(v))
+}
+
+func (vs *versions) highest() (number int) {
+	if n := len(vs.live.All); n > 0 {
+		number = vs.live.All[n-1].Version.Number
+	}
+	if n := len(vs.live.Ended); n > 0 {
+		number = max(number, vs.live.Ended[n-1].Number)
+	}
+	return number
+}
+
+// ended says what became of a version that does not decrypt.
+func ended(v *rotation.Version) string {
+	switch {
+	case v.State == rotation.Pending && !v.Undo:
+		return "is not in use yet"
+	case v.State == rotation.Discarded, v.State == rotation.Pending:
+		return "was given up before it was used"
+	case v.State == rotation.Retired || !v.HasMaterial:
+		return "is retired: its key is destroyed"
+	case v.State == rotation.Current:
+		return "was ended by an emergency"
+	default:
+		return "is disabled: a rollback to it brings it back while its key is kept"
+	}
+}
+
+// versionRefused is a refusal for the version alone, whatever else the ciphertext is.
+type versionRefused struct{ why *fault.Error }
+
+// Error implements error.
+func (r versionRefused) Error() string { return r.why.Error() }
+
+// Unwrap shows the fault to those that look for its kind.
+func (r versionRefused) Unwrap() error { return r.why }
+
+func ofVersion(format string, args ...any) error {
+	return versionRefused{fault.Field(ciphertextField, format, args...)}
+}
+
+// open decrypts a ciphertext with whichever version made it.
+func (vs *versions) open(ciphertext, context, associatedData []byte) ([]byte, error) {
+	version, sealed, err := parse(ciphertext)
+	if err != nil {
+		return nil, err
+	}
+	k, err := vs.find(version)
+	if err != nil {
+		return nil, err
+	}
+	return k.open(sealed, context, associatedData)
+}
+
+// encrypting is the current version's key.
+func encrypting(live *rotator.LiveVersions) (*key, error) {
+	if live.Current == nil {
+		return nil, fault.New(fault.NotFound, "role %q is deleted: nothing is encrypted any more", live.Role.Name)
+	}
+	if v := &live.Current.Version; !decrypts(v) {
+		return nil, fault.New(fault.Conflict, "the key of version %d was ended by an emergency and encrypts nothing: its replacement is being made", v.Number)
+	}
+	return readyKey(live.Current)
+}
+
+// asked refuses a version that is to encrypt and is not the current one.
+func (k *key) asked(version int) error {
+	if version == 0 || version == k.version {
+		return nil
+	}
+	return fault.Field("key_version", "must be %d, the current version, or left out: earlier versions only decrypt, so that they can end", k.version)
+}

@@ -17,6 +17,9 @@ const (
 	exampleIncidentID = "20260301T100000Z-5f2c9a1e"
 	exampleRotationID = "0c5e7a52-93d1-4c1e-8f0b-2a6d3b9e4f17"
 	exampleSigned     = "eyJhbGciOi..."
+	examplePlaintext  = "NDExMS0xMTExLTExMTEtMTExMQ=="
+	exampleCiphertext = "vault:v4:TMGfYgbOPYzc3T0vuNxq..."
+	exampleDataKey    = "mjHMvxkJPIxvsBvHBHnqxxeHcEU8IKgXc1bYYWHkfzU="
 	exampleKeyID      = "cn-I_WNMClehiVp51i_0VpOENW1upEerA8sEam5hn-s"
 )
 

@@ -97,7 +97,7 @@ func form(t framework.FieldType) string {
 	case framework.TypeMap:
 		return `a JSON object such as {"sub": "user-1"}`
 	case framework.TypeSlice:
-		return `a JSON list such as [{"claims": {"sub": "user-1"}}]`
+		return `a JSON list such as [{...}, {...}]`
 	case framework.TypeStringSlice:
 		return "one text or more: the field repeated, or a JSON array"
 	default:

@@ -25,6 +25,7 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/apikey"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/encryption"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/jwt"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/postgresql"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
@@ -53,7 +54,7 @@ type kinds struct {
 // view before the mount is set up.
 func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
 	return assemble(ctx, conf, kinds{
-		rotators:    []rotator.Rotator{postgresql.New(), jwt.New(), apikey.New()},
+		rotators:    []rotator.Rotator{postgresql.New(), jwt.New(), encryption.New(), apikey.New()},
 		connections: connectionKinds(),
 	})
 }
@@ -104,6 +105,7 @@ func (b *Backend) paths() []*framework.Path {
 		b.credsPaths(),
 		b.jwtPaths(),
 		b.jwksPaths(),
+		b.encryptionPaths(),
 		b.configPaths(),
 		b.connectionPaths(),
 		b.rolePaths(),
@@ -148,7 +150,7 @@ out, ends it, and proves it dead.
 
 Write a connection (how to reach the system in which a secret lives) and a role
 (the policy for one secret); applications then read creds/:name, or have tokens
-signed by it at sign/:name. Operators rotate by hand with rotate/:name, go back with
+signed by it at sign/:name, or data encrypted at encrypt/:name. Operators rotate by hand with rotate/:name, go back with
 rollback/:name, declare a leak with emergency/:name, and see everything at a glance
 in status.
 `

@@ -140,7 +140,10 @@ func TestFactoryAssemblesTheRelease(t *testing.T) {
 // changing are the operations with effects, but for those that only compute.
 var (
 	changing  = []logical.Operation{logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation}
-	computing = []string{"sign/:name", "verify/:name"}
+	computing = []string{
+		"sign/:name", "verify/:name",
+		"encrypt/:name", "decrypt/:name", "rewrap/:name", "datakey/plaintext/:name", "datakey/wrapped/:name",
+	}
 )
 
 func TestEveryPathIsDocumentedAndForwarded(t *testing.T) {

@@ -83,6 +83,12 @@ func credsFields() map[string]*framework.FieldSchema {
 		"public_key":          sometimes(framework.TypeString, "(type jwt) The public key, PEM."),
 		"public_jwk":          sometimes(framework.TypeMap, "(type jwt) The public key as a JSON Web Key (RFC 7517)."),
 		"private_key":         sometimes(framework.TypeString, "(type jwt) The private key, PEM; only of a role with exportable=true."),
+
+		"key_type":               sometimes(framework.TypeString, "(type encryption-key) The cipher."),
+		"derived":                sometimes(framework.TypeBool, "(type encryption-key) Whether requests need a context."),
+		"latest_version":         sometimes(framework.TypeInt, "(type encryption-key) Number of the version that encrypts."),
+		"min_decryption_version": sometimes(framework.TypeInt, "(type encryption-key) The lowest number of a version that decrypts."),
+		"key":                    sometimes(framework.TypeString, "(type encryption-key) The key itself, in base64; only of a role with exportable=true."),
 	}
 }
 

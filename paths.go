@@ -18,6 +18,7 @@ import (
 // them with.
 var captures = map[string]string{
 	":name":    framework.GenericNameRegex("name"),
+	":target":  framework.GenericNameRegex("target"),
 	":id":      framework.GenericNameRegex("id"),
 	":version": `(?P<version>\d+)`,
 }

@@ -114,6 +114,7 @@ func (b *Backend) paths() []*framework.Path {
 		b.emergencyPaths(),
 		b.incidentPaths(),
 		b.reconcilePaths(),
+		b.reencryptPaths(),
 		b.statusPaths(),
 		b.preflightPaths(),
 	)

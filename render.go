@@ -29,6 +29,14 @@ func orNull[T comparable](v T) any {
 	return v
 }
 
+// orEmpty keeps an empty list from being null.
+func orEmpty(texts []string) []string {
+	if texts == nil {
+		return []string{}
+	}
+	return texts
+}
+
 func renderRotation(r *rotation.Rotation) map[string]any {
 	if r == nil {
 		r = &rotation.Rotation{}

@@ -115,6 +115,12 @@ func (e *Engine) view(s *subject) (view, error) {
 		served:     e.beat(), checked: e.memory.checked(s.name), checkFrom: e.memory.checkFrom(s.name, e.spread), buried: s.buried,
 	}
 	v.announce, v.soak = announceAhead(kind, s.role), soakOf(kind, s.role)
+	if v.data, err = dataPolicyOf(kind, s.role); err != nil {
+		return view{}, err
+	}
+	if v.data != nil {
+		v.runsData, v.missed = e.reencryptions.busy(s.name), e.memory.missed(s.name)
+	}
 	for _, ev := range s.state.Events {
 		if !e.memory.delivered(s.name, ev.ID) {
 			v.undelivered++
@@ -160,6 +166,13 @@ func (e *Engine) perform(ctx context.Context, s *subject, d decision) error {
 		return e.stageScheduled(ctx, s)
 	case actPromote:
 		return e.promoteStaged(ctx, s, d.version)
+	case actMissed:
+		return e.recordMissed(ctx, s)
+	case actPlanData:
+		return e.planReencryption(ctx, s)
+	case actData:
+		e.reencryptions.start(s.name)
+		return nil
 	case actCheck:
 		return e.check(ctx, s)
 	case actTrim:

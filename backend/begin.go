@@ -39,7 +39,7 @@ func (e *Engine) unasked() (*rotation.Intent, error) {
 // unsettled counts versions that still have something to be done outside.
 func (s *subject) unsettled() (n int) {
 	for i := range s.state.Versions {
-		if !s.state.Versions[i].Settled() {
+		if v := &s.state.Versions[i]; !v.Settled() && !v.KeepsData { // which may well stay for years
 			n++
 		}
 	}
@@ -84,14 +84,14 @@ func (e *Engine) begin(ctx context.Context, s *subject, i rotation.Intent) error
 		// It came with a request, and is nowhere else: what was made instead would not be it.
 		return e.refuse(ctx, s, i, fault.New(fault.Target, "the secret to take over was lost when the process ended: write the role again"))
 	}
-	candidate, err := e.mint(ctx, s, i.ID)
+	candidate, earlier, err := e.mint(ctx, s, i.ID)
 	var person *rotator.WaitsForPerson
 	var occupied *occupiedError
 	switch {
 	case errors.As(err, &occupied):
 		return e.waitForObject(ctx, s, i, occupied.by)
 	case err == nil:
-		err := e.beginJournal(ctx, s, i, candidate.Number, candidate)
+		err := e.beginJournal(ctx, s, i, candidate.Number, candidate, earlier...)
 		if err == nil {
 			e.memory.hand(s.name, "", nil)
 		}
@@ -133,18 +133,19 @@ func (s *subject) keptFor(i rotation.Intent) int {
 
 // mint plans a new version and stores its material. Nothing happened outside, and
 // until the journal names the version its material is nobody's.
-func (e *Engine) mint(ctx context.Context, s *subject, rotationID string) (*rotation.Version, error) {
+func (e *Engine) mint(ctx context.Context, s *subject, rotationID string) (minted *rotation.Version, earlier []rotation.Version, err error) {
 	kind, err := e.kindOf(s.role.Type)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	v := rotation.Version{Number: s.nextNumber(), State: rotation.Pending, RotationID: rotationID, CreatedTime: e.clock.Now()}
+	_, v.KeepsData = kind.(rotator.DataKeeper)
 	if err := e.stillAllowed(ctx, s); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	t, err := e.target(ctx, s, v)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	t.Role.Secrets = e.memory.handed(s.name, rotationID)
 	var planned *rotator.Candidate
@@ -152,22 +153,52 @@ func (e *Engine) mint(ctx context.Context, s *subject, rotationID string) (*rota
 		planned, err = kind.Plan(ctx, t)
 		return err
 	}); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if by := s.occupant(planned.Identifier); by != nil && !changesInPlace(kind, s.role) {
-		return nil, &occupiedError{by: *by}
+		return nil, nil, &occupiedError{by: *by}
 	}
 	if _, stages := kind.(rotator.Stager); stages && t.Role.Secrets != nil {
 		if err := e.heldElsewhere(ctx, s, planned.Material); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
+	}
+	if earlier, err = e.takeEarlier(ctx, s, &v, planned); err != nil {
+		return nil, nil, err
 	}
 	v.Irreversible = irreversible(kind, s.role)
 	v.Identifier, v.Object, v.HasMaterial = planned.Identifier, planned.Object, len(planned.Material) > 0
 	if v.HasMaterial { // else the target mints it
 		err = e.store.PutMaterial(ctx, s.name, v.Number, planned.Material)
 	}
-	return &v, err
+	return &v, earlier, err
+}
+
+// takeEarlier stores the versions that an import brings along beside the one that is to
+// become current, under the numbers that they have already.
+func (e *Engine) takeEarlier(ctx context.Context, s *subject, v *rotation.Version, planned *rotator.Candidate) (earlier []rotation.Version, err error) {
+	if planned.Number == 0 {
+		return nil, nil
+	}
+	lowest := planned.Number
+	for i := range planned.Earlier {
+		lowest = min(lowest, planned.Earlier[i].Number)
+	}
+	if lowest < v.Number {
+		return nil, fault.New(fault.Conflict, "a role of the name %q had versions up to %d, whose numbers are not given again, and the import brings version %d: choose another name", s.name, v.Number-1, lowest)
+	}
+	v.Number = planned.Number
+	for i := range planned.Earlier {
+		c := &planned.Earlier[i]
+		was := *v
+		was.Number, was.State, was.Identifier, was.Object, was.HasMaterial = c.Number, rotation.Retiring, c.Identifier, c.Object, true
+		was.Grace, was.ActivatedTime, was.DeactivatedTime = s.role.Policy.Grace, v.CreatedTime, v.CreatedTime
+		if err := e.store.PutMaterial(ctx, s.name, was.Number, c.Material); err != nil {
+			return nil, err
+		}
+		earlier = append(earlier, was)
+	}
+	return earlier, nil
 }
 
 // stillAllowed refuses new versions where the connection was taken from the role
@@ -180,7 +211,7 @@ func (e *Engine) stillAllowed(ctx context.Context, s *subject) error {
 	return fault.New(fault.Target, "connection %s no longer allows the role %s: see its allowed_roles", conn.Name, s.name)
 }
 
-func (e *Engine) beginJournal(ctx context.Context, s *subject, i rotation.Intent, number int, candidate *rotation.Version) error {
+func (e *Engine) beginJournal(ctx context.Context, s *subject, i rotation.Intent, number int, candidate *rotation.Version, earlier ...rotation.Version) error {
 	kind, err := e.kindOf(s.role.Type)
 	if err != nil {
 		return err
@@ -191,6 +222,7 @@ func (e *Engine) beginJournal(ctx context.Context, s *subject, i rotation.Intent
 			return errStale
 		}
 		s.dirtyIncidents()
+		s.state.Versions = append(s.state.Versions, earlier...)
 		if err := s.state.Begin(i.Rotation(number, e.clock.Now()), candidate); err != nil || !readyAlready(kind, s) {
 			return err
 		}

@@ -389,7 +389,13 @@ func (e *Engine) usersOf(ctx context.Context, connection string) (users []string
 		if err != nil {
 			return nil, err
 		}
-		if s.role.Connection != connection {
+		uses := s.role.Connection == connection
+		if !uses {
+			if uses, err = e.dataLiesAt(ctx, s, connection); err != nil {
+				return nil, err
+			}
+		}
+		if !uses {
 			continue
 		}
 		if s.state.Deleted {

@@ -242,7 +242,7 @@ func (e *Engine) renderVersion(s *subject, kind rotator.Rotator, view *rotator.R
 	if err != nil {
 		return nil, err
 	}
-	data, err := kind.Render(&rotator.Target{Role: view, Version: *v, Material: material, Now: e.clock.Now()})
+	data, err := kind.Render(&rotator.Target{Role: view, Version: *v, Material: material, Others: s.others(v.Number), Now: e.clock.Now()})
 	if err != nil {
 		return nil, fmt.Errorf("render version %d of %s: %w", v.Number, s.name, err)
 	}

@@ -31,8 +31,11 @@ const (
 	actStage    act = "stage"    // make the second of a pair, that the schedule asks for
 	actPromote  act = "promote"  // let the staged version take over
 	actCheck    act = "check"    // does the world outside match?
-	actTrim     act = "trim"     // destroy material that is too old
-	actEvents   act = "events"   // hand over events
+	actPlanData act = "plan re-encryption"
+	actData     act = "re-encrypt"       // let stored data follow, in the background
+	actMissed   act = "missed a version" // somebody had need of one that ended
+	actTrim     act = "trim"             // destroy material that is too old
+	actEvents   act = "events"           // hand over events
 )
 
 // decision is what to do, and from when on; a zero time means never.
@@ -61,7 +64,13 @@ type view struct {
 	// announce is for how long a version stands by before it is used; 0: none does.
 	announce time.Duration
 	// soak is how a staged version takes over.
-	soak   rotator.Soak
+	soak rotator.Soak
+	// data is how stored data follows, nil where there is none; runsData that this process
+	// is at it, or has no room to be.
+	data     *dataPolicy
+	runsData bool
+	// missed are versions that ended and that somebody had need of.
+	missed []int
 	buried bool
 	// undeclared is the incident that the role does not know of yet, or nil.
 	undeclared *store.IncidentHeader
@@ -77,7 +86,8 @@ const checkEvery = 24 * time.Hour
 // before new work.
 var rules = []func(view) decision{
 	ruleDeclare, ruleBury, rulePolicy, ruleKillCurrent, ruleKill, ruleProve, ruleAdvance,
-	ruleWithdraw, ruleUndo, ruleRetire, ruleIntent, rulePromote, ruleStage, ruleSchedule, ruleIncident, ruleAhead, ruleCheck, ruleTrim, ruleEvents,
+	ruleWithdraw, ruleUndo, ruleMissed, ruleRetire, ruleIntent, rulePromote, ruleStage, ruleSchedule, ruleIncident, ruleAhead,
+	rulePlanData, ruleData, ruleCheck, ruleTrim, ruleEvents,
 }
 
 // decide returns what is due now, or else the earliest time to look again.
@@ -170,9 +180,11 @@ func (v view) retirement(ver *rotation.Version, end time.Time) decision {
 		return decision{}
 	}
 	switch {
+	case ver.Holds(): // what it made is still there, or may be
+		return decision{}
 	case ver.State == rotation.Retiring && !end.IsZero():
 		return v.dueFor(actDisable, ver, end)
-	case ver.State == rotation.Disabled:
+	case ver.State == rotation.Disabled && ver.MayDestroy():
 		return v.dueFor(actDestroy, ver, ver.DestroyAt)
 	default:
 		return decision{}

@@ -35,6 +35,9 @@ func (e *Engine) Emergency(ctx context.Context, name string, r EmergencyRequest)
 	if !s.leaks() {
 		return nil, fault.New(fault.Conflict, "role %s has no version that could have leaked", name)
 	}
+	if r.KillFirst && s.decrypts() {
+		return nil, fault.Field("kill_first", "would make what %s encrypted unreadable: a leaked version decrypts until its data has followed", name)
+	}
 	incident, err := e.openIncident(ctx, r, name)
 	if err != nil {
 		return nil, err
@@ -216,6 +219,8 @@ func (s *subject) nextSteps(incident string) (steps []string) {
 		case v.ProvenDead() && v.State == rotation.Current:
 			steps = append(steps, fmt.Sprintf("readers of %s fail: version %d (%s) was ended, and no replacement could be verified yet%s", s.name, v.Number, v.Identifier, s.nextAttempt()))
 		case v.ProvenDead():
+		case v.Holds():
+			steps = append(steps, s.dataSteps(v)...)
 		case v.State == rotation.Current && s.revokes:
 			steps = append(steps, fmt.Sprintf("version %d (%s) of %s is revoked, and nothing replaces it before a version could be verified%s", v.Number, v.Identifier, s.name, s.nextAttempt()))
 		case v.State == rotation.Current && !v.KillFirst && s.hand != nil && s.hand.EndedByHand(v):

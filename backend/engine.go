@@ -77,6 +77,8 @@ type Engine struct {
 	summaries   summaries
 	memory      memory
 
+	reencryptions *reencryptions
+
 	ctx     context.Context
 	cancel  context.CancelFunc
 	loop    sync.WaitGroup
@@ -120,6 +122,7 @@ func New(o Options) *Engine {
 	e.config.Store(&config)
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.workers = newWorkers(e.ctx, func() int { return e.config.Load().MaxConcurrentRotations }, e.work)
+	e.reencryptions = newReencryptions(e)
 	e.connections = newConnections(e)
 	return e
 }
@@ -201,15 +204,26 @@ func (e *Engine) Close() {
 	e.cancel()
 	ctx, done := context.WithTimeout(context.Background(), closeTimeout)
 	defer done()
-	if err := e.workers.close(ctx); err != nil {
+	err := errors.Join(e.workers.close(ctx), e.reencryptions.close(ctx))
+	if err != nil {
 		e.logger.Warn("some work did not stop in time; it goes on from storage", "error", err)
 	}
 	e.loop.Wait()
 	e.connections.closeAll()
 }
 
-// Quiesce waits until no worker runs and none is asked for.
-func (e *Engine) Quiesce(ctx context.Context) error { return e.workers.wait(ctx) }
+// Quiesce waits until no worker runs, none is asked for, and no data is on its way.
+func (e *Engine) Quiesce(ctx context.Context) error {
+	for {
+		if err := e.workers.wait(ctx); err != nil {
+			return err
+		}
+		ran, err := e.reencryptions.wait(ctx)
+		if err != nil || !ran { // what ran may have left work to the workers
+			return err
+		}
+	}
+}
 
 // Invalidate drops what is cached of a storage key that another node changed.
 func (e *Engine) Invalidate(key string) {

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +30,10 @@ type remembered struct {
 	// only copy there is.
 	minted    *rotator.Candidate
 	mintedFor string
+	// wanted are versions that ended and that somebody had need of, to be recorded; told is
+	// when that was done last.
+	wanted map[int]bool
+	told   map[int]time.Time
 }
 
 func (m *memory) with(name string, do func(*remembered)) {
@@ -165,4 +170,42 @@ func (m *memory) minted(name, rotation string) (made *rotator.Candidate) {
 		}
 	})
 	return made
+}
+
+// miss notes that somebody had need of a version that ended; false where that was told a
+// short while ago.
+func (m *memory) miss(name string, version int, now time.Time) (fresh bool) {
+	m.with(name, func(r *remembered) {
+		fresh = !r.wanted[version] && now.Sub(r.told[version]) >= toldFor
+		if !fresh {
+			return
+		}
+		if r.wanted == nil {
+			r.wanted = map[int]bool{}
+		}
+		r.wanted[version] = true
+	})
+	return fresh
+}
+
+// toldFor is for how long nothing more is told of the same need: whoever asks in a loop is
+// told of once.
+const toldFor = time.Hour
+
+// missed are the versions of which it is to be recorded.
+func (m *memory) missed(name string) (versions []int) {
+	m.with(name, func(r *remembered) { versions = slices.Sorted(maps.Keys(r.wanted)) })
+	return versions
+}
+
+func (m *memory) recordedMissed(name string, versions []int, now time.Time) {
+	m.with(name, func(r *remembered) {
+		if r.told == nil {
+			r.told = map[int]time.Time{}
+		}
+		for _, v := range versions {
+			delete(r.wanted, v)
+			r.told[v] = now
+		}
+	})
 }

@@ -36,6 +36,10 @@ func (e *Engine) disable(ctx context.Context, s *subject, number int) error {
 	if err != nil {
 		return err
 	}
+	data, err := dataPolicyOf(e.rotators[s.role.Type], s.role)
+	if err != nil {
+		return err
+	}
 	_, err = e.update(ctx, s.name, func(s *subject) error {
 		v, err := s.version(number, rotation.Retiring)
 		if err != nil {
@@ -47,7 +51,11 @@ func (e *Engine) disable(ctx context.Context, s *subject, number int) error {
 			v.SessionsEnded += progress.SessionsEnded
 			return nil
 		}
-		return s.state.DisableDone(number, now.Add(progress.DestroyAfter), progress.SessionsEnded)
+		destroyAt := now.Add(progress.DestroyAfter)
+		if data != nil && !s.state.Deleted {
+			destroyAt = data.destroyAt(now)
+		}
+		return s.state.DisableDone(number, destroyAt, progress.SessionsEnded)
 	})
 	return err
 }
@@ -64,6 +72,9 @@ func (e *Engine) destroy(ctx context.Context, s *subject, number int) error {
 		v, err := s.version(number, rotation.Disabled)
 		if err != nil {
 			return err
+		}
+		if !s.state.Deleted && !v.MayDestroy() { // somebody had need of it meanwhile
+			return errStale
 		}
 		s.dirtyIncidents()
 		v.SessionsEnded += progress.SessionsEnded
@@ -255,7 +266,7 @@ func (e *Engine) trim(ctx context.Context, s *subject) error {
 
 // expired tells whether a version's material can be of no use any more.
 func expired(v *rotation.Version) bool {
-	return v.HasMaterial && v.Settled() && (v.Compromised || v.State == rotation.Discarded && v.Left == "")
+	return v.HasMaterial && v.Settled() && (v.Compromised || v.KeepsData || v.State == rotation.Discarded && v.Left == "")
 }
 
 // expired lists such versions.
@@ -288,6 +299,9 @@ func (e *Engine) Retire(ctx context.Context, name string, r RetireRequest) (*rot
 			return err
 		}
 		now := e.clock.Now()
+		if err := e.dataAllows(ctx, s, v, r.Force, now); err != nil {
+			return err
+		}
 		if until := e.ttlsEnd(s, v); !r.Force && !v.Compromised && v.RetireBegun.IsZero() && until.After(now) {
 			return fault.New(fault.Conflict, "version %d may be in use until %s by readers that were promised so: retire it then, or with force=true", v.Number, until.Format(time.RFC3339))
 		}
@@ -302,7 +316,7 @@ func (e *Engine) Retire(ctx context.Context, name string, r RetireRequest) (*rot
 	e.workers.add(forOne, name)
 	s, err := e.await(ctx, name, r.Wait, func(s *subject) bool {
 		v := s.state.Version(number)
-		return v == nil || v.Settled() || v.Attention != nil || v.State == rotation.Disabled && v.ProvenDead() && v.DestroyAt.After(e.clock.Now())
+		return v == nil || v.Settled() || v.Attention != nil || v.State == rotation.Disabled && v.ProvenDead() && (v.DestroyAt.IsZero() || v.DestroyAt.After(e.clock.Now()))
 	})
 	if err != nil && !fault.Is(err, fault.NotFound) {
 		return nil, err
@@ -314,6 +328,26 @@ func (e *Engine) Retire(ctx context.Context, name string, r RetireRequest) (*rot
 	}
 	last.State, last.RetiredTime = rotation.Retired, e.clock.Now() // it is gone, and so is its record
 	return &last, nil
+}
+
+// dataAllows refuses to end a version while what it made may be stored somewhere, unless
+// that is forced. Where the role has no targets, a person says that nothing is left.
+func (e *Engine) dataAllows(ctx context.Context, s *subject, v *rotation.Version, force bool, now time.Time) error {
+	policy, err := dataPolicyOf(e.rotators[s.role.Type], s.role)
+	if err != nil || policy == nil || force || !v.Holds() {
+		return err
+	}
+	names, err := e.store.Targets(ctx, s.name)
+	if err != nil {
+		return err
+	}
+	if len(names) > 0 {
+		return fault.New(fault.Conflict, "version %d is needed until no target holds anything that it made, which reencrypt/%s tells; with force=true it decrypts no more from now on, until reencrypt/%s/reopen", v.Number, s.name, s.name)
+	}
+	if at := v.DeactivatedTime.Add(policy.Settle); at.After(now) {
+		return fault.New(fault.Conflict, "what version %d encrypted may still be on its way until %s (settle_period): retire it then, or with force=true", v.Number, at.Format(timeFormat))
+	}
+	return nil
 }
 
 // retirable finds the version to retire: the named one, or the oldest retiring.

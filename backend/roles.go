@@ -157,6 +157,9 @@ func (e *Engine) checkRole(ctx context.Context, kind rotator.Rotator, before, ro
 	if err := kind.CheckRole(was, after); err != nil {
 		return nil, err
 	}
+	if _, err := dataPolicyOf(kind, role); err != nil {
+		return nil, err
+	}
 	if warner, ok := kind.(rotator.Warner); ok {
 		return warner.Warnings(after), nil
 	}
@@ -446,6 +449,8 @@ func (e *Engine) DeleteRole(ctx context.Context, name string, force bool) (warni
 			return conflictInFlight(s.state.InFlight)
 		case s.state.Divergence != nil:
 			return fault.New(fault.Conflict, "the role is diverged: %s; reconcile it first, or delete it with force=true, which leaves its objects at the target", s.state.Divergence.Reason)
+		case s.decrypts():
+			return fault.New(fault.Conflict, "versions %s of %s decrypt, and whatever they encrypted could never be read again: delete it with force=true only if nothing is left", joinNumbers(s.readables()), s.name)
 		}
 		return s.state.Delete(e.clock.Now())
 	})
@@ -462,6 +467,21 @@ func (e *Engine) DeleteRole(ctx context.Context, name string, force bool) (warni
 		}
 	}
 	return warnings, nil
+}
+
+// decrypts tells whether a version is in use whose end would make data unreadable.
+func (s *subject) decrypts() bool {
+	return slices.ContainsFunc(s.state.Versions, func(v rotation.Version) bool { return v.KeepsData && readable(&v) })
+}
+
+// readables are the numbers of the versions that readers may get.
+func (s *subject) readables() (numbers []int) {
+	for i := range s.state.Versions {
+		if v := &s.state.Versions[i]; readable(v) {
+			numbers = append(numbers, v.Number)
+		}
+	}
+	return numbers
 }
 
 func (e *Engine) forceDelete(ctx context.Context, name string) (warnings []string, err error) {
@@ -486,7 +506,10 @@ func (e *Engine) forceDelete(ctx context.Context, name string) (warnings []strin
 		return nil, err
 	}
 	for i := range s.state.Versions {
-		if v := &s.state.Versions[i]; !v.Settled() {
+		switch v := &s.state.Versions[i]; {
+		case v.KeepsData && v.HasMaterial:
+			warnings = append(warnings, fmt.Sprintf("version %d was destroyed: what it encrypted cannot be read any more", v.Number))
+		case !v.Settled():
 			warnings = append(warnings, fmt.Sprintf("version %d (%s) was left at the target as it is: end it there by hand", v.Number, v.Identifier))
 		}
 	}

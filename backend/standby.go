@@ -183,7 +183,7 @@ func (e *Engine) planAhead(ctx context.Context, s *subject, staged bool) error {
 	if err != nil {
 		return err
 	}
-	v, err := e.mint(ctx, s, id)
+	v, _, err := e.mint(ctx, s, id)
 	if errors.Is(err, errInterrupted) || isStorage(err) {
 		return err
 	}

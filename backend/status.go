@@ -183,10 +183,10 @@ func (s *subject) summary() summary {
 	default:
 		out.fixed, out.reason = s.personActs()
 	}
-	out.failing = st.Failures > 0 || st.Postponed != nil && st.Postponed.Failing || st.Ahead != nil
+	out.failing = st.Failures > 0 || st.Reencryption.Runs() && st.Reencryption.Failures > 0 || st.Postponed != nil && st.Postponed.Failing || st.Ahead != nil
 	for i := range st.Versions {
 		v := &st.Versions[i]
-		out.grace = out.grace || v.State == rotation.Retiring || v.State == rotation.Disabled
+		out.grace = out.grace || v.Holds() && st.Reencryption.Runs() || !v.KeepsData && (v.State == rotation.Retiring || v.State == rotation.Disabled)
 		out.failing = out.failing || v.Attention != nil && v.Attention.Failing
 	}
 	return out
@@ -202,6 +202,9 @@ func (s *subject) personActs() (RoleState, string) {
 		if v := &s.state.Versions[i]; v.Attention != nil && v.Attention.Person {
 			return StateActionRequired, fmt.Sprintf("version %d (%s): %s", v.Number, v.Identifier, v.Attention.Reason)
 		}
+	}
+	if job := s.state.Reencryption; job.Runs() && job.Person {
+		return StateActionRequired, job.Trouble
 	}
 	return "", ""
 }
@@ -230,6 +233,9 @@ func lastError(st *rotation.State) string {
 	}
 	if st.Ahead != nil {
 		return "the next version cannot be made ahead: " + st.Ahead.Reason
+	}
+	if job := st.Reencryption; job.Runs() && job.Failures > 0 {
+		return "re-encryption: " + job.Trouble
 	}
 	if st.Last != nil && st.Last.Error != nil && st.Failures > 0 {
 		return st.Last.Error.Message
@@ -390,6 +396,9 @@ func (s *subject) reason(state RoleState) string {
 
 // ending says what the versions wait for that are to end.
 func (s *subject) ending() string {
+	if job := s.state.Reencryption; job.Runs() && len(s.state.Holding()) > 0 {
+		return fmt.Sprintf("versions %s decrypt until their data has followed: %s", joinNumbers(s.state.Holding()), s.following())
+	}
 	out := "an old version is being ended"
 	for _, v := range slices.Backward(s.state.Versions) {
 		switch waits := v.Attention != nil && !v.Attention.Failing; {

@@ -164,7 +164,7 @@ func (e *Engine) declareTo(s *subject, incident *store.IncidentHeader, rotationI
 	}
 	kind := e.rotators[s.role.Type]
 	replacedInPlace := changesInPlace(kind, s.role) && mints(kind, s.role) // its end is what makes the next one
-	if cur := s.state.CurrentVersion(); cur != nil && incident.KillFirst && !replacedInPlace {
+	if cur := s.state.CurrentVersion(); cur != nil && incident.KillFirst && !replacedInPlace && !cur.KeepsData {
 		cur.KillFirst, cur.Attention = true, nil
 	}
 	s.state.Blocked, s.state.ActionRequired = "", ""

@@ -30,9 +30,29 @@ func (e *Engine) Use(ctx context.Context, name string, request any) (answer any,
 	if deleted && len(snap.live.All) == 0 {
 		return nil, notFound(name)
 	}
+	return kind.Use(ctx, e.liveNow(name, snap), request)
+}
+
+// liveNow is a snapshot's versions for one request.
+func (e *Engine) liveNow(name string, snap *snapshot) *rotator.LiveVersions {
 	live := *snap.live
 	live.Now = e.clock.Now()
-	return kind.Use(ctx, &live, request)
+	live.Missed = func(version int) { e.missed(name, version) }
+	return &live
+}
+
+// missed notes that somebody had need of a version that ended. A node that may not write
+// can only say so.
+func (e *Engine) missed(name string, version int) {
+	if !e.memory.miss(name, version, e.clock.Now()) {
+		return
+	}
+	if !e.system.Writable() {
+		e.memory.recordedMissed(name, []int{version}, e.clock.Now())
+		e.logger.Warn("somebody had need of a version that ended, which only the active node can record", "role", name, "version", version)
+		return
+	}
+	e.workers.add(whenDue, name)
 }
 
 func (e *Engine) liveUser(role, typ string) (rotator.LiveUser, error) {

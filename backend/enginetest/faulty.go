@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/reencrypt"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
@@ -251,4 +252,29 @@ func (f FaultyConnection) SetRoot(ctx context.Context, conn rotator.Connection, 
 func (f FaultyConnection) root() rotator.RootRotator {
 	r, _ := f.ConnectionKind.(rotator.RootRotator)
 	return r
+}
+
+// FaultyKeeper wraps a rotator whose versions keep data.
+type FaultyKeeper struct {
+	*Faulty
+	keeper rotator.DataKeeper
+}
+
+// NewFaultyKeeper wraps one that has every optional part beside.
+func NewFaultyKeeper(r interface {
+	full
+	rotator.DataKeeper
+}, f *Faults,
+) *FaultyKeeper {
+	return &FaultyKeeper{Faulty: NewFaulty(r, f), keeper: r}
+}
+
+// DataPolicy implements rotator.DataKeeper.
+func (f *FaultyKeeper) DataPolicy(r *rotator.Role) (rotator.DataPolicy, error) {
+	return f.keeper.DataPolicy(r)
+}
+
+// Rewriter implements rotator.DataKeeper.
+func (f *FaultyKeeper) Rewriter(live *rotator.LiveVersions) (reencrypt.Rewriter, error) {
+	return f.keeper.Rewriter(live)
 }

@@ -257,10 +257,9 @@ func (p *Play) Add(extra option.Values, names ...string) {
 
 func (p *Play) createRole(name string, extra option.Values) {
 	p.until("role", func() bool { return p.stateOf(name).Current > 0 }, func(ctx context.Context, e *backend.Engine) error {
-		given := option.Values{
-			"type": p.stage.Rotator(NewFaults(None, 0)).Kind().Name, "rotation_period": int64(600), "grace_period": int64(40),
-		}
-		if p.stage.Connection != nil {
+		kind := p.stage.Rotator(NewFaults(None, 0)).Kind()
+		given := option.Values{"type": kind.Name, "rotation_period": int64(600), "grace_period": int64(40)}
+		if len(kind.ConnectionTypes) > 0 {
 			given["connection"] = ConnectionName
 		}
 		for _, values := range []option.Values{p.stage.Role, extra} {

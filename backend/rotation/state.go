@@ -49,6 +49,9 @@ type State struct {
 	// derived from.
 	Policy string `json:"policy,omitempty"`
 
+	// Reencryption is the job that lets stored data follow; nil where none was ever planned.
+	Reencryption *Reencryption `json:"reencryption,omitempty"`
+
 	Incidents []IncidentLink `json:"incidents,omitempty"`
 	// Events are not handed to the outbox yet.
 	Events []Event `json:"events,omitempty"`
@@ -267,6 +270,7 @@ func (s *State) moveTo(number int, now time.Time, grace Duration) error {
 	v.ActivatedTime, v.Grace = now, grace
 	v.RetireAt, v.RetireBegun, v.RetiredTime, v.DestroyAt, v.DeactivatedTime = time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	v.KillFirst, v.KilledTime, v.Undo, v.Ahead, v.Returns, v.Staged, v.Proof, v.Left, v.Attention = false, time.Time{}, false, false, false, false, nil, "", nil
+	v.Cleared, v.MissedTime = nil, time.Time{}
 	s.Current, s.ActivatedTime = number, now
 	return nil
 }

@@ -71,7 +71,7 @@ var legalMoves = map[VersionState][]VersionState{
 	Standby:  {Current, Pending, Disabled, Retiring},
 	Current:  {Retiring},
 	Retiring: {Current, Disabled},
-	Disabled: {Retired, Current, Standby},
+	Disabled: {Retired, Current, Standby, Retiring},
 	Retired:  {Current, Standby},
 }
 

@@ -39,6 +39,7 @@ var VersionTransitions = []VersionTransition{
 	{Retiring, Disabled, "retire_at passed or emergency, disabled at the target"},
 	{Disabled, Retired, "destroyed at the target"},
 	{Disabled, Current, "rollback, Prepare brought it back"},
+	{Disabled, Retiring, "reopened, data that it made came back"},
 	{Disabled, Standby, "rollback that is announced first, brought back and verified"},
 	{Retired, Current, "rollback, Prepare made it anew"},
 	{Retired, Standby, "rollback that is announced first, made anew and verified"},
@@ -118,8 +119,14 @@ type Version struct {
 	// KilledTime is when an emergency with kill_first ended it at the target while
 	// it still was current.
 	KilledTime time.Time `json:"killed_time,omitzero"`
-	// DestroyAt is the earliest time of the second stage of a retirement.
+	// DestroyAt is the earliest time of the second stage of a retirement; zero for never.
 	DestroyAt time.Time `json:"destroy_at,omitzero"`
+	// KeepsData tells that what it made lies elsewhere and is lost with it: it does not end
+	// before Cleared says that nothing is left of that. MissedTime is when somebody last had
+	// need of it after its end.
+	KeepsData  bool       `json:"keeps_data,omitempty"`
+	Cleared    *Clearance `json:"cleared,omitempty"`
+	MissedTime time.Time  `json:"missed_time,omitzero"`
 	// Incidents are the emergencies that declared it compromised.
 	Incidents     []string `json:"incidents,omitempty"`
 	SessionsEnded int      `json:"sessions_ended,omitempty"`

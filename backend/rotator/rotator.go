@@ -76,9 +76,6 @@ type Kind struct {
 	// RevokesAtOnce tells that a version is refused from the moment on at which an
 	// emergency declares that it leaked: the journal itself is the target.
 	RevokesAtOnce bool
-	// MaterialIsAll tells that nothing of a version is left once its material is destroyed,
-	// which its last stage therefore does.
-	MaterialIsAll bool
 }
 
 // Role is the policy as a rotator sees it.
@@ -166,9 +163,8 @@ type Progress struct {
 	AskAgain time.Duration
 	// SessionsEnded counts the sessions this call ended.
 	SessionsEnded int
-	// DestroyAfter delays the second stage of a retirement; Keep puts it off for ever.
+	// DestroyAfter delays the second stage of a retirement.
 	DestroyAfter time.Duration
-	Keep         bool
 	// Left, when not empty, says why the object stays outside, disabled: nothing
 	// more will be tried, and a person is told.
 	Left string
@@ -389,7 +385,8 @@ type LiveVersions struct {
 
 // DataKeeper is implemented by kinds whose versions made data that lies elsewhere and is
 // lost with them. No version of such a kind ends before nothing is left of what it made:
-// the engine lets the data follow the current version, counts, and only then retires.
+// the engine lets the data follow the current version, counts, and only then retires. Their
+// last stage is the end of the material, which the engine destroys after DestroyAfter.
 type DataKeeper interface {
 	LiveUser
 	// DataPolicy says when and how the data of a role follows.
@@ -403,6 +400,9 @@ type DataPolicy struct {
 	// After is the wait before the first row is rewritten, Settle the time within which
 	// what was encrypted is stored, from when on a version encrypts no more.
 	After, Settle time.Duration
+	// DestroyAfter is the wait between a version's end and that of its material; 0: it is
+	// kept for ever.
+	DestroyAfter time.Duration
 	// Schedule (five cron fields, UTC) and Window are when rows may be rewritten; without
 	// them, at any time.
 	Schedule string

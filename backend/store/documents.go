@@ -185,8 +185,11 @@ func (s *Store) PutRole(ctx context.Context, r *Role) error {
 	return s.write(ctx, roleKey(r.Name), roleSchema, r)
 }
 
-// DeleteRole removes intent, state and history of a role.
+// DeleteRole removes intent, state, targets and history of a role.
 func (s *Store) DeleteRole(ctx context.Context, name string) error {
+	if err := s.deleteTargets(ctx, name); err != nil {
+		return err
+	}
 	entries, err := s.list(ctx, historyFolder(name))
 	if err != nil {
 		return err

@@ -18,6 +18,8 @@ const (
 	incidentPrefix   = "incident/"
 	incidentRoles    = "incident-role/"
 	tombstonePrefix  = "tombstone/"
+	targetPrefix     = "target/"
+	progressPrefix   = "reencryption/"
 )
 
 // SealWrapped lists the storage keys and prefixes that hold secrets, for Vault's
@@ -46,6 +48,9 @@ func materialFolder(name string) string { return materialPrefix + name + "/" }
 func materialKey(name string, version int) string {
 	return fmt.Sprintf("%s%d", materialFolder(name), version)
 }
+
+func targetFolder(role string) string   { return targetPrefix + role + "/" }
+func progressFolder(role string) string { return progressPrefix + role + "/" }
 
 func historyFolder(name string) string { return historyPrefix + name + "/" }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/reencrypt"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
 )
@@ -134,6 +135,22 @@ func kinds(t *testing.T) map[string]kind {
 				return &d, s.PutState(ctx, name, &d)
 			},
 			func(ctx context.Context, s *Store) (any, error) { return s.State(ctx, name) },
+		},
+		"target": {
+			"target/" + name + "/cards", targetSchema,
+			func(ctx context.Context, s *Store) (any, error) {
+				d := full[reencrypt.Target](t)
+				return &d, s.PutTarget(ctx, name, "cards", &d)
+			},
+			func(ctx context.Context, s *Store) (any, error) { return s.Target(ctx, name, "cards") },
+		},
+		"progress": {
+			"reencryption/" + name + "/cards", progressSchema,
+			func(ctx context.Context, s *Store) (any, error) {
+				d := full[TargetProgress](t)
+				return &d, s.PutProgress(ctx, name, "cards", &d)
+			},
+			func(ctx context.Context, s *Store) (any, error) { return s.Progress(ctx, name, "cards") },
 		},
 		"material": {
 			"material/" + name + "/7", materialSchema,
@@ -287,7 +304,7 @@ func names(t *testing.T, raw []byte, what string) map[string]bool {
 	require.NoError(t, json.Unmarshal(raw, &doc))
 	free := map[string]bool{
 		"values": true, "secrets": true, "next_secrets": true, "custom_metadata": true, "data": true, "object": true,
-		"roles": what != "incident",
+		"roles": what != "incident", "drains": true, "versions": what == "progress",
 	}
 	out := map[string]bool{}
 	var walk func(path string, v any)

@@ -43,10 +43,12 @@ func filled(path string) string {
 	switch kind, _, _ := strings.Cut(path, "/"); kind {
 	case "connections":
 		name = "main"
+	case "encrypt", "decrypt", "rewrap", "datakey", "reencrypt":
+		name = "customer-data"
 	case "sign", "verify", "jwks", "oidc":
 		name = "session"
 	}
-	return strings.NewReplacer(":name", name, ":id", "20260301T100000Z-5f2c9a", ":version", "3").Replace(path)
+	return strings.NewReplacer(":name", name, ":id", "20260301T100000Z-5f2c9a", ":version", "3", ":target", "cards").Replace(path)
 }
 
 // inOrder sorts an example's fields, what they are about first.

@@ -41,7 +41,6 @@ func (*Rotator) Kind() rotator.Kind {
 	return rotator.Kind{
 		Name: Type, Options: roleOptionSet,
 		Period: 365 * 24 * time.Hour, Grace: 24 * time.Hour,
-		MaterialIsAll: true,
 	}
 }
 
@@ -85,20 +84,10 @@ func (*Rotator) Verify(_ context.Context, t *rotator.Target) error {
 	return nil
 }
 
-// Retire implements rotator.Rotator. The journal has taken the key out of use, and the
-// engine destroys it: what is left to say is when.
-func (*Rotator) Retire(_ context.Context, t *rotator.Target, stage rotator.Stage) (rotator.Progress, error) {
-	if stage == rotator.Destroy {
-		return rotator.Progress{}, nil
-	}
-	o, err := decodeRole(t.Role)
-	if err != nil {
-		return rotator.Progress{}, err
-	}
-	if o.DestroyAfter == 0 {
-		return rotator.Progress{Keep: true}, nil
-	}
-	return rotator.Progress{DestroyAfter: o.DestroyAfter.Std()}, nil
+// Retire implements rotator.Rotator: the journal has taken the key out of use, and the
+// engine destroys it in its time.
+func (*Rotator) Retire(context.Context, *rotator.Target, rotator.Stage) (rotator.Progress, error) {
+	return rotator.Progress{}, nil
 }
 
 // Discard implements rotator.Rotator.

@@ -69,7 +69,6 @@ func TestWarnings(t *testing.T) {
 func TestKind(t *testing.T) {
 	kind := New().Kind()
 	require.Equal(t, "encryption-key", kind.Name)
-	require.True(t, kind.MaterialIsAll)
 	require.Empty(t, kind.ConnectionTypes)
 	for _, name := range []string{"key_type", "derived", "exportable"} {
 		require.True(t, kind.Options.Named(name).Immutable, name)

@@ -111,21 +111,3 @@ func TestKeysThatCannotBeUsed(t *testing.T) {
 	}
 	require.Equal(t, "its key is not kept any more", New().Restorable(&rotator.Target{}))
 }
-
-func TestRetire(t *testing.T) {
-	for _, c := range []struct {
-		values option.Values
-		want   rotator.Progress
-	}{
-		{nil, rotator.Progress{Keep: true}},
-		{option.Values{"destroy_after": 3600}, rotator.Progress{DestroyAfter: 3600e9}},
-	} {
-		target := &rotator.Target{Role: &rotator.Role{Values: c.values}}
-		got, err := New().Retire(context.Background(), target, rotator.Disable)
-		require.NoError(t, err)
-		require.Equal(t, c.want, got)
-		got, err = New().Retire(context.Background(), target, rotator.Destroy)
-		require.NoError(t, err)
-		require.Equal(t, rotator.Progress{}, got)
-	}
-}

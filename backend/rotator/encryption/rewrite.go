@@ -46,7 +46,7 @@ func (*Rotator) DataPolicy(r *rotator.Role) (rotator.DataPolicy, error) {
 		return rotator.DataPolicy{}, err
 	}
 	return rotator.DataPolicy{
-		After: o.ReencryptAfter.Std(), Settle: o.SettlePeriod.Std(),
+		After: o.ReencryptAfter.Std(), Settle: o.SettlePeriod.Std(), DestroyAfter: o.DestroyAfter.Std(),
 		Schedule: o.MaintenanceSchedule, Window: o.MaintenanceWindow.Std(),
 		RowsPerSecond: int(o.MaxRowsPerSecond),
 	}, nil

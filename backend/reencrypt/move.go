@@ -1,0 +1,157 @@
+package reencrypt
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"unicode/utf8"
+)
+
+// tally is what came of rows.
+type tally struct {
+	rows, changed, busy, unreadable int64
+	reasons                         []Unreadable
+	locked                          []Key
+}
+
+// item is a row that is to be written, and what of it cannot be.
+type item struct {
+	change  Change
+	reasons []Unreadable
+}
+
+// errSwap tells of a Table that does not keep its word.
+var errSwap = errors.New("a swap did not tell of each change what came of it")
+
+// move rewrites rows. One that somebody else wrote in between is read again, a few times.
+func (r *run) move(ctx context.Context, rows []Row) (tally, error) {
+	t := tally{rows: int64(len(rows))}
+	for try := 1; ; try++ {
+		items := r.rewrite(rows, &t)
+		moved, err := r.swap(ctx, items, &t)
+		if err != nil || len(moved) == 0 {
+			return t, err
+		}
+		if try == tries {
+			t.busy += int64(len(moved))
+			return t, nil
+		}
+		// One that is not there any more needs nothing.
+		if rows, err = r.Table.Read(ctx, moved, r.done); err != nil {
+			return t, err
+		}
+	}
+}
+
+// rewrite makes the changes of rows, and tells at once of those that have none.
+func (r *run) rewrite(rows []Row, t *tally) (items []item) {
+	for i := range rows {
+		row := &rows[i]
+		it := item{}
+		for n, value := range row.Values {
+			if value == nil {
+				continue
+			}
+			rewritten, err := r.Rewriter.Rewrite(value, row.Context, row.AssociatedData)
+			if err != nil {
+				it.reasons = append(it.reasons, Unreadable{Key: cut(row.Key), Column: r.Target.Columns[n], Reason: short(err.Error(), maxReason)})
+				continue
+			}
+			if it.change.New == nil {
+				it.change = Change{Row: *row, New: make([][]byte, len(row.Values))}
+			}
+			it.change.New[n] = rewritten
+		}
+		switch {
+		case it.change.New != nil:
+			items = append(items, it)
+		case it.reasons != nil:
+			t.unreadableRow(it.reasons)
+		}
+	}
+	return items
+}
+
+// swap writes rows, as many at a time as RowsPerSecond lets through together, and returns
+// the keys of those that have to be read again.
+func (r *run) swap(ctx context.Context, items []item, t *tally) (moved []Key, err error) {
+	for len(items) > 0 {
+		part := items[:min(len(items), r.burst)]
+		items = items[len(part):]
+		if err := r.wait(ctx, len(part)); err != nil {
+			return nil, err
+		}
+		changes := make([]Change, len(part))
+		for i := range part {
+			changes[i] = part[i].change
+		}
+		results, err := r.Table.Swap(ctx, changes)
+		if err != nil {
+			return nil, err
+		}
+		if len(results) != len(part) {
+			return nil, errSwap
+		}
+		for i, result := range results {
+			if r.came(&part[i], result, t) {
+				moved = append(moved, part[i].change.Row.Key)
+			}
+		}
+	}
+	return moved, nil
+}
+
+// came takes note of what came of a row, and tells whether it has to be read again.
+func (r *run) came(it *item, result Result, t *tally) (again bool) {
+	key := it.change.Row.Key
+	switch result.Outcome {
+	case Moved:
+		return true
+	case Locked:
+		t.locked = append(t.locked, key)
+		return false
+	case Changed:
+		t.changed++
+	case Refused:
+		it.reasons = append(it.reasons, Unreadable{Key: cut(key), Column: r.changed(it.change), Reason: short(result.Reason, maxReason)})
+	}
+	if it.reasons != nil {
+		t.unreadableRow(it.reasons)
+	}
+	return false
+}
+
+// changed names the columns of a change.
+func (r *run) changed(c Change) string {
+	var names []string
+	for n, value := range c.New {
+		if value != nil {
+			names = append(names, r.Target.Columns[n])
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+func (t *tally) unreadableRow(reasons []Unreadable) {
+	t.unreadable++
+	t.reasons = append(t.reasons, reasons...)
+}
+
+// cut bounds what is kept of a key.
+func cut(key Key) Key {
+	out := make(Key, len(key))
+	for i, text := range key {
+		out[i] = short(text, maxKeyText)
+	}
+	return out
+}
+
+func short(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	for most > 0 && !utf8.RuneStart(text[most]) {
+		most--
+	}
+	return text[:most] + "..."
+}

@@ -185,7 +185,11 @@ func (r *run) note(ctx context.Context, room <-chan struct{}, worked <-chan *pag
 	waiting := map[int]*page{}
 	next := 0
 	for p := range worked {
-		for waiting[p.number] = p; waiting[next] != nil; next++ {
+		waiting[p.number] = p
+		if waiting[next] == nil {
+			continue // there is nothing new to save
+		}
+		for ; waiting[next] != nil; next++ {
 			r.pass(waiting[next])
 			delete(waiting, next)
 			<-room

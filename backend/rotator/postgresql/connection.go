@@ -24,13 +24,14 @@ var connectionOptionSet = option.Set{
 	{Name: "tls_certificate", Type: option.String, Address: true, Help: "Client certificate, in PEM form."},
 	{Name: "private_key", Type: option.String, Secret: true, Help: "Key of tls_certificate, in PEM form."},
 	{Name: "tls_server_name", Type: option.String, Address: true, Help: "Name to expect in the server's certificate. Default: the host's."},
-	{Name: "max_open_connections", Type: option.Int, Default: int64(4), Help: "Most connections of the administrator at a time to one server, all told; at least 2. Logins as a role's own users, to verify and to probe them, are not counted."},
+	{Name: "max_open_connections", Type: option.Int, Default: int64(4), Help: "Most connections of the administrator at a time to one server, all told; at least 2. Logins as a role's own users, to verify and to probe them, are not counted, and as many again re-encrypt rows."},
 	{Name: "max_idle_connections", Type: option.Int, Default: int64(1), Help: "Most connections kept open between uses."},
 	{Name: "max_connection_lifetime", Type: option.Duration, Default: int64(0), Help: "How long a connection is used; 0 for no limit."},
 	{Name: "connect_timeout", Type: option.Duration, Default: int64(5), Help: "How long to wait for a host to accept a login."},
 	{Name: "statement_timeout", Type: option.Duration, Default: int64(30), Help: "How long one statement may run."},
 	{Name: "allow_custom_statements", Type: option.Bool, Default: false, Help: "Let roles bring SQL statements of their own."},
 	{Name: "allowed_groups", Type: option.List, Help: "Group roles that member_of may name. Default: any that gives no administrator's power."},
+	{Name: "allowed_tables", Type: option.List, Help: "Tables of the connection's database whose rows may be re-encrypted, as schema.table; * stands for anything within either name, such as billing.*. Default: none."},
 	{Name: "allow_weak_auth", Type: option.Bool, Default: false, Address: true, Help: "Answer requests for the password in clear or as MD5."},
 }
 
@@ -48,6 +49,7 @@ type connectionOptions struct {
 	StatementTimeout      rotation.Duration `json:"statement_timeout"`
 	AllowCustomStatements bool              `json:"allow_custom_statements"`
 	AllowedGroups         []string          `json:"allowed_groups"`
+	AllowedTables         []string          `json:"allowed_tables"`
 	AllowWeakAuth         bool              `json:"allow_weak_auth"`
 }
 
@@ -93,6 +95,7 @@ func NewConnectionKind() *ConnectionKind { return &ConnectionKind{} }
 var (
 	_ rotator.ConnectionKind = (*ConnectionKind)(nil)
 	_ rotator.RootRotator    = (*ConnectionKind)(nil)
+	_ rotator.DataHolder     = (*ConnectionKind)(nil)
 )
 
 // Type implements rotator.ConnectionKind.
@@ -134,6 +137,9 @@ func (k *ConnectionKind) CheckConnection(c *rotator.ConnectionConfig) (warnings 
 		if err := checkGroupName(group, o); err != nil {
 			return nil, fault.Field("allowed_groups", "contains a name that cannot be a group: it is empty, too long, predefined or contains a semicolon")
 		}
+	}
+	if err := o.checkAllowedTables(); err != nil {
+		return nil, err
 	}
 	return o.warnings(config.Address, replicas), nil
 }

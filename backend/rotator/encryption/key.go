@@ -2,6 +2,7 @@ package encryption
 
 import (
 	"bytes"
+	"crypto/cipher"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -32,10 +33,23 @@ type key struct {
 	keyType *keyType
 	derived bool
 	prefix  string // of what it encrypts
-	// policy is transit's own codec. It holds this key alone, never meets a storage, and
-	// is only read: what is called of it here takes no lock and needs none.
+	// policy is transit's own, of this key alone: it derives keys. It never meets a storage,
+	// and is only read: what is called of it here takes no lock and needs none.
 	policy *keysutil.Policy
+	// cipher is made once where nothing is derived; nil elsewhere.
+	cipher *readyCipher
 }
+
+// codec makes and takes apart what transit does, around a cipher that it is given: by a
+// type of its own policies it would make one of the key each time, which takes longer
+// than to encrypt a short text.
+var codec = keysutil.NewPolicy(keysutil.PolicyConfig{Type: keysutil.KeyType_MANAGED_KEY})
+
+// readyCipher hands a cipher to the codec.
+type readyCipher struct{ cipher.AEAD }
+
+// GetAEAD implements keysutil.AEADFactory.
+func (c *readyCipher) GetAEAD([]byte) (cipher.AEAD, error) { return c.AEAD, nil }
 
 // candidate describes a raw key as a new version. Its identifier is drawn by lot: one
 // that followed from the key would let anybody try guesses on an imported, weak one.
@@ -68,37 +82,46 @@ func load(v *rotation.Version, material secret.Map) (*key, error) {
 	if err != nil || kt == nil || len(raw) != kt.bytes {
 		return nil, fault.New(fault.Target, "the key of version %d cannot be read", v.Number)
 	}
-	return newKey(v.Number, kt, o.Derived, raw), nil
+	return newKey(v.Number, kt, o.Derived, raw)
 }
 
-func newKey(version int, kt *keyType, derived bool, raw []byte) *key {
+func newKey(version int, kt *keyType, derived bool, raw []byte) (*key, error) {
 	policy := keysutil.NewPolicy(keysutil.PolicyConfig{Type: kt.keysutil, Derived: derived, KDF: keysutil.Kdf_hkdf_sha256})
 	policy.Keys = map[string]keysutil.KeyEntry{strconv.Itoa(version): {Key: raw}}
 	policy.LatestVersion = version
-	return &key{version: version, keyType: kt, derived: derived, prefix: prefixOf(version), policy: policy}
+	k := &key{version: version, keyType: kt, derived: derived, prefix: prefixOf(version), policy: policy}
+	if derived {
+		return k, nil
+	}
+	var err error
+	k.cipher, err = kt.cipher(raw)
+	return k, err
 }
 
-// cipherKey is the key that a context stands for: the version's own, or, where keys are
-// derived, one that HKDF makes of it and the context. Without derivation a context has
-// no effect, as in transit.
-func (k *key) cipherKey(context []byte) ([]byte, error) {
-	if k.derived && len(context) == 0 {
+// under gives the cipher that a context stands for: that of the version's own key, or,
+// where keys are derived, of one that HKDF makes of it and the context. Without derivation
+// a context has no effect, as in transit.
+func (k *key) under(context []byte) (*readyCipher, error) {
+	if !k.derived {
+		return k.cipher, nil
+	}
+	if len(context) == 0 {
 		return nil, fault.Field("context", "is required: the keys of this role are derived from it (derived=true)")
 	}
-	raw, err := k.policy.GetKey(context, k.version, k.keyType.bytes)
+	raw, err := k.policy.DeriveKey(context, nil, k.version, k.keyType.bytes)
 	if err != nil {
-		return nil, fault.New(fault.Internal, "the key of version %d cannot be used: %w", k.version, err)
+		return nil, fault.New(fault.Internal, "no key can be derived of version %d: %w", k.version, err)
 	}
-	return raw, nil
+	return k.keyType.cipher(raw)
 }
 
 // seal encrypts into a ciphertext of transit's form.
 func (k *key) seal(plaintext, context, associatedData []byte) ([]byte, error) {
-	raw, err := k.cipherKey(context)
+	c, err := k.under(context)
 	if err != nil {
 		return nil, err
 	}
-	sealed, err := k.policy.SymmetricEncryptRaw(k.version, raw, plaintext, keysutil.SymmetricOpts{AdditionalData: associatedData})
+	sealed, err := codec.SymmetricEncryptRaw(k.version, nil, plaintext, keysutil.SymmetricOpts{AdditionalData: associatedData, AEADFactory: c})
 	if err != nil {
 		return nil, fault.New(fault.Internal, "version %d cannot encrypt: %w", k.version, err)
 	}
@@ -108,11 +131,11 @@ func (k *key) seal(plaintext, context, associatedData []byte) ([]byte, error) {
 // open decrypts what seal made, without its form. What the cipher says is left out: it
 // knows no more than that something is not what it was.
 func (k *key) open(sealed, context, associatedData []byte) ([]byte, error) {
-	raw, err := k.cipherKey(context)
+	c, err := k.under(context)
 	if err != nil {
 		return nil, err
 	}
-	plaintext, err := k.policy.SymmetricDecryptRaw(raw, sealed, keysutil.SymmetricOpts{AdditionalData: associatedData})
+	plaintext, err := codec.SymmetricDecryptRaw(nil, sealed, keysutil.SymmetricOpts{AdditionalData: associatedData, AEADFactory: c})
 	if err != nil {
 		return nil, fault.Field(ciphertextField, "cannot be decrypted: it was made by another key, with other associated_data or another context, or was changed")
 	}

@@ -1,12 +1,17 @@
 package encryption
 
 import (
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/rand"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/helper/keysutil"
+	"golang.org/x/crypto/chacha20poly1305"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 )
 
 // keyType is a cipher, by transit's name. All are authenticated (AEAD), with a nonce of
@@ -50,4 +55,25 @@ func (t *keyType) generate() ([]byte, error) {
 		return nil, fmt.Errorf("generate a key for %s: %w", t.name, err)
 	}
 	return key, nil
+}
+
+// cipher readies a key. The ciphers of the standard library hold no state between two
+// uses, so that any number of goroutines may use one.
+func (t *keyType) cipher(raw []byte) (*readyCipher, error) {
+	aead, err := t.aead(raw)
+	if err != nil { // a key of another size
+		return nil, fault.New(fault.Internal, "the key is not one for %s: %w", t.name, err)
+	}
+	return &readyCipher{aead}, nil
+}
+
+func (t *keyType) aead(raw []byte) (cipher.AEAD, error) {
+	if t.keysutil == keysutil.KeyType_ChaCha20_Poly1305 {
+		return chacha20poly1305.New(raw)
+	}
+	block, err := aes.NewCipher(raw)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
 }

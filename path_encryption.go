@@ -3,6 +3,7 @@ package rotationsecrets
 import (
 	"context"
 	"fmt"
+	"net/http"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -122,14 +123,18 @@ func (b *Backend) encrypt(ctx context.Context, req *logical.Request, data *frame
 	if err != nil {
 		return nil, err
 	}
-	resp, failed, err := in.renderEncrypted(out)
+	resp, went, err := in.renderEncrypted(out)
 	if err != nil {
 		return nil, err
 	}
-	return failed.respond(req, data, resp)
+	status, err := went.status(data)
+	if err != nil {
+		return nil, err
+	}
+	return in.respond(req, resp, status)
 }
 
-func (b *Backend) rewrap(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+func (b *Backend) rewrap(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	in, err := readCrypt(data, "ciphertext", true)
 	if err != nil {
 		return nil, err
@@ -143,7 +148,10 @@ func (b *Backend) rewrap(ctx context.Context, _ *logical.Request, data *framewor
 		return nil, err
 	}
 	resp, _, err := in.renderEncrypted(out)
-	return resp, err
+	if err != nil {
+		return nil, err
+	}
+	return in.respond(req, resp, http.StatusOK)
 }
 
 func (b *Backend) decrypt(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
@@ -159,11 +167,15 @@ func (b *Backend) decrypt(ctx context.Context, req *logical.Request, data *frame
 	if err != nil {
 		return nil, err
 	}
-	resp, failed, err := in.renderDecrypted(out)
+	resp, went, err := in.renderDecrypted(out)
 	if err != nil {
 		return nil, err
 	}
-	return failed.respond(req, data, resp)
+	status, err := went.status(data)
+	if err != nil {
+		return nil, err
+	}
+	return in.respond(req, resp, status)
 }
 
 func (i *cryptItem) decryptItem() encryption.DecryptItem {

@@ -3,14 +3,17 @@ package rotationsecrets
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/encryption"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/rotatortest"
@@ -213,15 +216,15 @@ func TestBatchesOfAnotherForm(t *testing.T) {
 		`[{}]`:                      "batch_input[0].plaintext: is required",
 		`[{"plaintext": null}]`:     "batch_input[0].plaintext: is required",
 		`[{"plaintext": 7}]`:        "batch_input[0].plaintext: must be a text",
-		`[{"plaintext": "", "context": ["hunter2!"]}]`:               "batch_input[0].context: must be a text",
-		`[{"plaintext": "", "associated_data": true}]`:               "batch_input[0].associated_data: must be a text",
-		`[{"plaintext": "", "reference": 7}]`:                        "batch_input[0].reference: must be a text",
-		`[{"plaintext": "", "key_version": "1"}]`:                    "batch_input[0].key_version: must be a whole number",
-		`[{"plaintext": "", "key_version": 1.5}]`:                    "batch_input[0].key_version: must be a whole number",
-		`[{"plaintext": "", "key_version": 1e30}]`:                   "batch_input[0].key_version: must be a whole number",
-		`[{"plaintext": "", "nonce": "hunter2!"}]`:                   "batch_input[0].nonce: must be left out: it is for convergent encryption",
-		`[{"plaintext": "", "iv": "hunter2!"}]`:                      "batch_input[0].iv: is not a field of an item, which takes associated_data, context, key_version, nonce, plaintext, reference",
-		`[{"plaintext": "", "ciphertext": "hunter2!"}]`:              "batch_input[0].ciphertext: is not a field of an item",
+		`[{"plaintext": "", "context": ["hunter2!"]}]`:                   "batch_input[0].context: must be a text",
+		`[{"plaintext": "", "associated_data": true}]`:                   "batch_input[0].associated_data: must be a text",
+		`[{"plaintext": "", "reference": 7}]`:                            "batch_input[0].reference: must be a text",
+		`[{"plaintext": "", "key_version": "1"}]`:                        "batch_input[0].key_version: must be a whole number",
+		`[{"plaintext": "", "key_version": 1.5}]`:                        "batch_input[0].key_version: must be a whole number",
+		`[{"plaintext": "", "key_version": 1e30}]`:                       "batch_input[0].key_version: must be a whole number",
+		`[{"plaintext": "", "nonce": "hunter2!"}]`:                       "batch_input[0].nonce: must be left out: it is for convergent encryption",
+		`[{"plaintext": "", "iv": "hunter2!"}]`:                          "batch_input[0].iv: is not a field of an item, which takes associated_data, context, key_version, nonce, plaintext, reference",
+		`[{"plaintext": "", "ciphertext": "hunter2!"}]`:                  "batch_input[0].ciphertext: is not a field of an item",
 		`[{"plaintext": ""}, {"plaintext": "", "associated_dta": "AA"}]`: "batch_input[1].associated_dta: is not a field of an item; did you mean associated_data?",
 		`[{"plaintext": "", "associated_dta": ""}]`:                      "batch_input[0].associated_dta: is not a field of an item; did you mean associated_data?",
 	} {
@@ -229,6 +232,31 @@ func TestBatchesOfAnotherForm(t *testing.T) {
 	}
 	m.refuses(update, "decrypt/cards", map[string]any{"batch_input": `[{"ciphertext": "x", "key_version": 1}]`}, "batch_input[0].key_version: is not a field of an item")
 	m.refuses(update, "rewrap/cards", map[string]any{"batch_input": `[{"plaintext": "x"}]`}, "batch_input[0].ciphertext: is required")
+}
+
+// A fault of ours may be tried again, where nothing in the request is wrong.
+func TestStatusOfABatch(t *testing.T) {
+	path := (&Backend{}).encryptPath()
+	for _, c := range []struct {
+		errs    []error
+		partial any
+		want    int
+	}{
+		{[]error{nil, nil}, nil, 200},
+		{[]error{nil, errors.New("inside")}, nil, 500},
+		{[]error{nil, errors.New("inside")}, 207, 207},
+		{[]error{errors.New("inside")}, 207, 500},
+		{[]error{errors.New("inside"), fault.Field("plaintext", "is wrong")}, nil, 400},
+		{[]error{fault.Field("plaintext", "is wrong"), errors.New("inside")}, 207, 400},
+	} {
+		var o outcomes
+		for _, err := range c.errs {
+			o.note(err)
+		}
+		got, err := o.status(&framework.FieldData{Raw: map[string]any{"partial_failure_response_code": c.partial}, Schema: path.Fields})
+		require.NoError(t, err)
+		require.Equal(t, c.want, got, "%v", c)
+	}
 }
 
 func TestWholeNumbers(t *testing.T) {

@@ -27,13 +27,14 @@ func (vs *versions) find(number int) (*key, error) {
 	all := vs.live.All
 	if i, found := slices.BinarySearchFunc(all, number, func(l rotator.Live, n int) int { return l.Version.Number - n }); found {
 		if v := &all[i].Version; !decrypts(v) {
-			return nil, vs.refuse(v)
+			return nil, refuse(v)
 		}
 		return readyKey(&all[i])
 	}
 	for i := range vs.live.Ended {
 		if v := &vs.live.Ended[i]; v.Number == number {
-			return nil, vs.refuse(v)
+			vs.miss(v)
+			return nil, refuse(v)
 		}
 	}
 	if number > vs.highest() {
@@ -42,12 +43,19 @@ func (vs *versions) find(number int) (*key, error) {
 	return nil, ofVersion("names version %d, which this role does not have: it ended long ago, or never was", number)
 }
 
-// refuse says what became of a version, and tells that somebody had need of it.
-func (vs *versions) refuse(v *rotation.Version) error {
-	if v.State != rotation.Pending && v.State != rotation.Discarded && vs.live.Missed != nil && !slices.Contains(vs.missed, v.Number) {
-		vs.missed = append(vs.missed, v.Number)
-		vs.live.Missed(v.Number)
+// miss tells that somebody had need of a version that ended. A candidate that never was
+// in use made nothing: who names it names what another role made.
+func (vs *versions) miss(v *rotation.Version) {
+	never := v.State == rotation.Pending || v.State == rotation.Discarded
+	if never || vs.live.Missed == nil || slices.Contains(vs.missed, v.Number) {
+		return
 	}
+	vs.missed = append(vs.missed, v.Number)
+	vs.live.Missed(v.Number)
+}
+
+// refuse says what became of a version.
+func refuse(v *rotation.Version) error {
 	return ofVersion("names version %d, which %s", v.Number, ended(v))
 }
 

@@ -90,6 +90,7 @@ func TestEmergencies(t *testing.T) {
 	f.live.Current.Version.KilledTime = at
 	_, err = f.decrypt(t, old)
 	require.EqualError(t, err, "ciphertext: names version 1, which was ended by an emergency")
+	require.Empty(t, f.missed, "the journal has not ended it yet")
 	_, err = New().Use(context.Background(), f.live, EncryptRequest{Items: make([]EncryptItem, 1)})
 	require.EqualError(t, err, "the key of version 1 was ended by an emergency and encrypts nothing: its replacement is being made")
 	require.Equal(t, fault.Conflict, fault.KindOf(err))

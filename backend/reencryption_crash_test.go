@@ -16,6 +16,7 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/reencrypt/reencrypttest"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
 )
 
 // faultyRows makes each act of a database a point of a run.
@@ -241,6 +242,26 @@ func TestDataCrashAnywhere(t *testing.T) {
 func TestDataCrashAnywhereInALargerTable(t *testing.T) {
 	t.Parallel()
 	enginetest.Enumerate(t, dataStage(2200), dataScenarios[0], enginetest.Crash)
+}
+
+func TestDataCrashAnywhereInAnImport(t *testing.T) {
+	t.Parallel()
+	enginetest.Enumerate(t, func(t *testing.T) *enginetest.Stage {
+		stage := dataStage(6)(t)
+		stage.RoleSecrets = secret.NewMap(map[string]string{"import_key": exported})
+		login := stage.Login
+		stage.Login = func(rendered map[string]any) error {
+			if rendered["version"] == 3 && rendered["key"] != "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=" {
+				return fault.New(fault.AuthFailed, "this is not the key that was taken over")
+			}
+			return login(rendered)
+		}
+		return stage
+	}, enginetest.Scenario{Name: "import", AtLeast: 45, Run: func(p *enginetest.Play) {
+		withTarget(p, option.Values{"disable_automated_rotation": true})
+		p.Rotate()
+		p.Wait(8 * time.Minute)
+	}})
 }
 
 // A database that did not count would let a version end under the rows of a slow

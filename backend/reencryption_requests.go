@@ -76,19 +76,16 @@ func (e *Engine) WriteTarget(ctx context.Context, role, name string, t *reencryp
 	}
 	// Before the target is stored: should we die in between, no version ends by a count that
 	// did not know of it.
-	voiding := func(s *subject) error {
+	void := func(s *subject) {
 		for i := range s.state.Versions {
 			s.state.Void(s.state.Versions[i].Number, policy.DestroyAfter, e.clock.Now())
 		}
-		return nil
 	}
-	if _, err := e.update(ctx, role, voiding); err != nil {
+	if _, err := e.update(ctx, role, func(s *subject) error { void(s); return nil }); err != nil {
 		return err
 	}
 	return e.changeTargets(ctx, role, policy, func(s *subject) error {
-		if err := voiding(s); err != nil {
-			return err
-		}
+		void(s)
 		return e.store.PutTarget(ctx, role, name, t)
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,10 +22,23 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/encryption"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
 
 // encryptionKeys is the kind with what the fault injection asks of every kind.
-type encryptionKeys struct{ *encryption.Rotator }
+type encryptionKeys struct {
+	*encryption.Rotator
+	refuses *atomic.Bool
+}
+
+// Verify implements rotator.Rotator.
+func (k encryptionKeys) Verify(ctx context.Context, t *rotator.Target) error {
+	if k.refuses.Load() {
+		return fault.New(fault.Target, "refused")
+	}
+	return k.Rotator.Verify(ctx, t)
+}
 
 // InUse implements rotator.InUser.
 func (encryptionKeys) InUse(context.Context, *rotator.Target) ([]rotator.Use, error) { return nil, nil }
@@ -75,13 +89,22 @@ type vault struct {
 	cards *reencrypttest.Table
 	// written has what each row holds.
 	written map[string]string
+	// refuses lets nothing pass Verify.
+	refuses atomic.Bool
+}
+
+// stateOf reads the state of another role than the play's.
+func (v *vault) stateOf(role string) *rotation.State {
+	s, err := store.New(&enginetest.Storage{Disk: v.Disk}).State(context.Background(), role)
+	require.NoError(v.t, err)
+	return s
 }
 
 // encryptionStage is a stage whose target is the mount itself; data lies beside it.
 func encryptionStage(v *vault) *enginetest.Stage {
 	return &enginetest.Stage{
 		Rotator: func(f *enginetest.Faults) rotator.Rotator {
-			return enginetest.NewFaultyKeeper(encryptionKeys{encryption.New()}, f)
+			return enginetest.NewFaultyKeeper(encryptionKeys{encryption.New(), &v.refuses}, f)
 		},
 		Role:    encryptionRole,
 		Begin:   func(p *enginetest.Play) { v.rig = &rig{Play: p} },
@@ -423,6 +446,54 @@ func TestARollbackEncryptsWithTheEarlierVersionAgain(t *testing.T) {
 	require.Equal(t, map[int]int{1: 20, 2: 10}, v.readable())
 	v.waitUntil("disabled", 10*time.Minute, v.is(2, rotation.Disabled))
 	require.Equal(t, map[int]int{1: 30}, v.readable())
+}
+
+// exported is what a transit engine exports of a key of two versions.
+const exported = `{"keys": {"2": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "3": "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="}, "name": "cards", "type": "aes256-gcm96"}`
+
+func TestAnImportKeepsTheNumbersOfItsVersions(t *testing.T) {
+	t.Parallel()
+	v := newVault(t, 0, nil)
+	given := v.role(option.Values{"disable_automated_rotation": true})
+	imported := func(name string) (*backend.RoleWritten, error) {
+		return v.Engine().WriteRole(context.Background(), backend.Write{Name: name, Given: given, Secrets: secret.NewMap(map[string]string{"import_key": exported})})
+	}
+	_, err := imported("cards")
+	require.NoError(t, err)
+	s := v.stateOf("cards")
+	require.Equal(t, 3, s.Current)
+	require.Equal(t, []rotation.VersionState{rotation.Retiring, rotation.Current}, []rotation.VersionState{s.Versions[0].State, s.Versions[1].State})
+	creds, err := v.Engine().Creds(context.Background(), "cards", backend.Actor{})
+	require.NoError(t, err)
+	require.Equal(t, []any{3, 2}, []any{creds.Data["latest_version"], creds.Data["min_decryption_version"]})
+	require.NoError(t, v.Act(func(ctx context.Context, e *backend.Engine) error {
+		r, err := e.Rotate(ctx, "cards", backend.RotateRequest{Wait: backend.Wait})
+		if err == nil {
+			require.Equal(t, 4, r.Version)
+		}
+		return err
+	}))
+	_, err = v.Engine().DeleteRole(context.Background(), "cards", true)
+	require.NoError(t, err)
+	_, err = imported("cards")
+	requireKind(t, fault.Target, err, "had versions up to 4")
+}
+
+func TestAnImportThatFailedCanBeTriedAgain(t *testing.T) {
+	t.Parallel()
+	v := newVault(t, 0, nil)
+	given := v.role(nil)
+	write := func() error {
+		_, err := v.Engine().WriteRole(context.Background(), backend.Write{Name: "cards", Given: given, Secrets: secret.NewMap(map[string]string{"import_key": exported})})
+		return err
+	}
+	v.refuses.Store(true)
+	require.Error(t, v.Act(func(context.Context, *backend.Engine) error { return write() }))
+	v.refuses.Store(false)
+	v.Wait(20 * time.Second)
+	require.NotContains(t, fmt.Sprint(v.Disk.Snapshot()), "AQEBAQEB", "nothing of it is left")
+	require.NoError(t, v.Act(func(context.Context, *backend.Engine) error { return write() }))
+	require.Equal(t, 3, v.stateOf("cards").Current)
 }
 
 func TestARoleWhoseVersionsDecryptIsNotDeleted(t *testing.T) {

@@ -163,6 +163,22 @@ func (s *State) Miss(number int, destroyAfter time.Duration, now time.Time) {
 	})
 }
 
+// letGoOfData ends, with their role, the versions that stay for what they made: nothing
+// counts that any more. Numbers under which nothing was ever encrypted are given again, so
+// that an import that failed can be tried once more under those that it brings along.
+func (s *State) letGoOfData(now time.Time) {
+	for i := range s.Versions {
+		v := &s.Versions[i]
+		if v.KeepsData && s.ActivatedTime.IsZero() {
+			s.Highest = s.Base
+		}
+		if v.Holds() {
+			v.RetireNow(now)
+		}
+		v.KeepsData = false
+	}
+}
+
 // Reopen lets a disabled version be put to use again, beside the current one: data that it
 // made came back. It stays until that has followed.
 func (s *State) Reopen(number int, now time.Time) error {

@@ -69,13 +69,7 @@ func (s *State) Delete(now time.Time) error {
 	s.NextRotation, s.Intent, s.Divergence, s.Postponed = time.Time{}, nil, nil, nil
 	s.KillNow(now)
 	s.startGrace(now)
-	for i := range s.Versions {
-		v := &s.Versions[i]
-		if v.Holds() { // nothing counts what it made any more
-			v.RetireNow(now)
-		}
-		v.KeepsData = false
-	}
+	s.letGoOfData(now)
 	return nil
 }
 

@@ -15,7 +15,7 @@ func TestMaintenanceWindows(t *testing.T) {
 	hourly, err := schedule.ParseCron("0 * * * *")
 	require.NoError(t, err)
 	m := schedule.Maintenance{Cron: sundays, Window: 4 * time.Hour}
-	day := func(d, h, min int) time.Time { return time.Date(2026, 3, d, h, min, 0, 0, time.UTC) } // 1 March is a Sunday
+	day := func(d, h, m int) time.Time { return time.Date(2026, 3, d, h, m, 0, 0, time.UTC) } // 1 March is a Sunday
 
 	for name, c := range map[string]struct {
 		m             schedule.Maintenance

@@ -76,18 +76,27 @@ func (e *Engine) WriteTarget(ctx context.Context, role, name string, t *reencryp
 	}
 	// Before the target is stored: should we die in between, no version ends by a count that
 	// did not know of it.
-	void := func(s *subject) {
-		for i := range s.state.Versions {
-			s.state.Void(s.state.Versions[i].Number, policy.DestroyAfter, e.clock.Now())
-		}
-	}
-	if _, err := e.update(ctx, role, func(s *subject) error { void(s); return nil }); err != nil {
+	if err := e.voidData(ctx, role, policy); err != nil {
 		return err
 	}
 	return e.changeTargets(ctx, role, policy, func(s *subject) error {
-		void(s)
+		e.voidAll(s, policy)
 		return e.store.PutTarget(ctx, role, name, t)
 	})
+}
+
+// voidData takes back all that was counted of a role's data, and lets its job begin anew.
+func (e *Engine) voidData(ctx context.Context, role string, policy *dataPolicy) error {
+	return e.changeTargets(ctx, role, policy, func(s *subject) error {
+		e.voidAll(s, policy)
+		return nil
+	})
+}
+
+func (e *Engine) voidAll(s *subject, policy *dataPolicy) {
+	for i := range s.state.Versions {
+		s.state.Void(s.state.Versions[i].Number, policy.DestroyAfter, e.clock.Now())
+	}
 }
 
 // DeleteTarget forgets where data of a role lies; the rows stay as they are.

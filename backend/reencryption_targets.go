@@ -305,10 +305,18 @@ func (e *Engine) countTargets(ctx context.Context, s *subject) (*found, error) {
 	var unmovable []string
 	for i := range targets {
 		t, c := &targets[i], counted[i]
+		unknown := int64(0)
 		for version, values := range c.Versions {
+			if version > s.state.Highest { // made before Vault was restored from an older state, or by hand
+				unknown += values
+				continue
+			}
 			out.versions[version] += values
 		}
-		out.foreign += c.Foreign
+		if unknown > 0 {
+			unmovable = append(unmovable, fmt.Sprintf("target %s has %d values of versions that this role never had", t.name, unknown))
+		}
+		out.foreign += c.Foreign + unknown
 		if c.Foreign > 0 {
 			unmovable = append(unmovable, fmt.Sprintf("target %s has %d values that are no ciphertext", t.name, c.Foreign))
 		}
@@ -378,6 +386,34 @@ func (e *Engine) dataLiesAt(ctx context.Context, s *subject, connection string) 
 	}
 	targets, err := e.targets(ctx, s.name)
 	return slices.Contains(connectionsOf(targets), connection), err
+}
+
+// dataMoved begins the jobs anew whose targets lie on a connection that leads elsewhere now:
+// what was rewritten, drained and counted was so at another place.
+func (e *Engine) dataMoved(ctx context.Context, connection string) error {
+	names, err := e.store.Roles(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		s, policy, err := e.keeper(ctx, name)
+		if fault.Is(err, fault.Invalid) || fault.Is(err, fault.NotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		lies, err := e.dataLiesAt(ctx, s, connection)
+		if err != nil {
+			return err
+		}
+		if lies {
+			if err := e.voidData(ctx, name, policy); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // transactions lists, by connection, those that may still store something in a target.

@@ -1,7 +1,6 @@
 package postgres_test
 
 import (
-	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -95,7 +94,7 @@ func TestOpenRefuses(t *testing.T) {
 		c.change(target)
 		_, err := r.tables.Open(bounded(t), target)
 		var f *fault.Error
-		require.True(t, errors.As(err, &f), "%+v: %v", target, err)
+		require.ErrorAs(t, err, &f, "%+v", target)
 		require.Equal(t, c.field, f.Field, "%+v: %v", target, err)
 		require.Equal(t, fault.Invalid, f.Kind)
 		require.Contains(t, f.Message, c.says)
@@ -150,6 +149,6 @@ func TestPartitions(t *testing.T) {
 	one := r.query("SELECT count(*)::text FROM parts_2")
 	r.grant("parts_2")
 	part := r.open(&reencrypt.Target{Table: "public.parts_2", KeyColumns: []string{"day", "id"}, Columns: []string{"c"}})
-	require.Equal(t, one, "29")
+	require.Equal(t, "29", one)
 	require.Equal(t, int64(29), r.count(part)[0].Rows)
 }

@@ -24,7 +24,7 @@ MAJORS   ?= 13 14 15 16 17 18
 # The crash enumerations against a real PostgreSQL, and against providers over HTTP, talk to their targets
 # thousands of times, which is several times slower under the race detector. Their twin in memory,
 # TestCrashAnywhere, drives the same engine through the same points under the detector.
-UNRACED = ^Test(PostgreSQLCrashAnywhere|CrashAnywhere(OpenAI|HTTP|ByHand))$$
+UNRACED = ^Test(PostgreSQL(Data)?CrashAnywhere|CrashAnywhere(OpenAI|HTTP|ByHand)|DataCrashAnywhereIn.*)$$$$
 
 # What tests and demo start: a vault binary and PostgreSQL's server binaries, found or made.
 # (An export of its own, since it would hide the exit code of what it exports.)

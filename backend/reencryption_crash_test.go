@@ -21,7 +21,7 @@ import (
 
 // faultyRows makes each act of a database a point of a run.
 type faultyRows struct {
-	*reencrypttest.Database
+	reencrypt.Database
 	faults *enginetest.Faults
 }
 
@@ -74,117 +74,168 @@ func (f faultyTable) Swap(ctx context.Context, changes []reencrypt.Change) ([]re
 	return around(f.faults, "swap", func() ([]reencrypt.Result, error) { return f.Table.Swap(ctx, changes) })
 }
 
-type faultyRowsKind struct {
-	rowsKind
+// faultyHolder is a type of connection in whose databases that is so.
+type faultyHolder struct {
+	rotator.ConnectionKind
 	faults *enginetest.Faults
 }
 
-func (k faultyRowsKind) Database(rotator.Connection) (reencrypt.Database, error) {
-	return faultyRows{k.db, k.faults}, nil
+func (k faultyHolder) Database(conn rotator.Connection) (reencrypt.Database, error) {
+	db, err := k.ConnectionKind.(rotator.DataHolder).Database(conn)
+	return faultyRows{db, k.faults}, err
 }
+
+// rows are those of an application.
+type rows interface {
+	// get reads a row's value, "" where there is none.
+	get(reencrypt.Key) string
+	// begin opens a transaction that writes a row; nil where another one holds it.
+	begin(k reencrypt.Key, text string) ending
+}
+
+// ending is an open transaction.
+type ending interface{ commit() }
+
+// memoryRows are rows in memory.
+type memoryRows struct {
+	db    *reencrypttest.Database
+	cards *reencrypttest.Table
+}
+
+func newMemoryRows() *memoryRows {
+	db := reencrypttest.New()
+	return &memoryRows{db, db.Create("billing.cards", []string{"id"}, "number")}
+}
+
+func (m *memoryRows) get(k reencrypt.Key) string {
+	if row := m.cards.Get(k); row != nil {
+		return string(row[0])
+	}
+	return ""
+}
+
+func (m *memoryRows) begin(k reencrypt.Key, text string) ending {
+	tx := m.db.Begin("the application")
+	if tx.Put(m.cards, k, []byte(text)) != nil {
+		tx.Rollback()
+		return nil
+	}
+	return memoryTx{tx}
+}
+
+type memoryTx struct{ *reencrypttest.Tx }
+
+func (tx memoryTx) commit() { tx.Commit() }
 
 // application reads and writes rows all the time, by transactions that may take a while
 // after what they store was encrypted, and knows what each row holds.
 type application struct {
-	db       *reencrypttest.Database
-	cards    *reencrypttest.Table
+	rows     rows
+	count    int
 	play     *enginetest.Play
 	written  map[string]string
 	turn     int
 	open     []pending
-	openFor  time.Duration // less than settle_period
-	rows     int
 	problems []string
 }
 
 type pending struct {
-	tx     *reencrypttest.Tx
-	key    reencrypt.Key
-	plain  string
-	commit time.Time
+	tx    ending
+	key   reencrypt.Key
+	plain string
+	at    time.Time
 }
 
-// act is a turn of the application: it checks a row, writes another at once, and begins
-// to write a third, which is committed later.
+// openFor is for how long a transaction may be open: less than settle_period.
+const openFor = 30 * time.Second
+
+// act is a turn of the application: it checks rows, writes another at once, and begins to
+// write a third, which is committed later.
 func (a *application) act() {
 	e, now := a.play.Engine(), a.play.Clock.Now()
-	for id := 1; len(a.written) < a.rows && id <= a.rows; id++ {
+	for id := 1; len(a.written) < a.count && id <= a.count; id++ {
 		a.write(e, key(id), now)
 	}
 	a.turn++
-	for i := range a.rows/20 + 1 {
-		a.check(e, key((a.turn+i*20)%a.rows+1))
+	for i := range a.count/20 + 1 {
+		a.check(e, key((a.turn+i*20)%a.count+1))
 	}
+	a.commit(now)
+	half := a.count / 2 // the others are written once
+	a.write(e, key((a.turn*7)%half+1), now)
+	if a.turn%3 == 0 {
+		a.write(e, key((a.turn*5)%half+1), now.Add(openFor))
+	}
+}
+
+// commit ends the transactions whose time has come.
+func (a *application) commit(now time.Time) {
 	kept := a.open[:0]
 	for _, p := range a.open {
-		if now.Before(p.commit) {
+		if now.Before(p.at) {
 			kept = append(kept, p)
 			continue
 		}
-		p.tx.Commit()
+		p.tx.commit()
 		a.written[p.key[0]] = p.plain
 	}
 	a.open = kept
-	half := a.rows / 2 // the others are written once
-	a.write(e, key((a.turn*7)%half+1), now)
-	if a.turn%3 == 0 {
-		a.write(e, key((a.turn*5)%half+1), now.Add(a.openFor))
-	}
 }
 
 func (a *application) check(e *backend.Engine, k reencrypt.Key) {
-	row := a.cards.Get(k)
-	if row == nil {
+	text := a.rows.get(k)
+	if text == "" {
 		return
 	}
-	got, err := decrypt(e, string(row[0]))
+	got, err := decrypt(e, text)
 	if fault.Is(err, fault.Invalid) || err == nil && got != a.written[k[0]] {
-		a.problems = append(a.problems, fmt.Sprintf("row %s of %.12s is %q (%v), and should be %q", k, row[0], got, err, a.written[k[0]]))
+		a.problems = append(a.problems, fmt.Sprintf("row %s of %.12s is %q (%v), and should be %q", k, text, got, err, a.written[k[0]]))
 	}
 }
 
-func (a *application) write(e *backend.Engine, k reencrypt.Key, commit time.Time) {
+func (a *application) write(e *backend.Engine, k reencrypt.Key, at time.Time) {
 	plain := fmt.Sprintf("row %s, turn %d", k, a.turn)
 	text, err := encrypt(e, plain)
 	if err != nil {
 		return // the process is down
 	}
-	tx := a.db.Begin("the application")
-	if tx.Put(a.cards, k, []byte(text)) != nil {
-		tx.Rollback() // one of its own writes it
-		return
+	tx := a.rows.begin(k, text)
+	if tx == nil {
+		return // one of its own writes it
 	}
-	if commit.After(a.play.Clock.Now()) {
-		a.open = append(a.open, pending{tx, k, plain, commit})
-		return
-	}
-	tx.Commit()
-	a.written[k[0]] = plain
+	a.open = append(a.open, pending{tx, k, plain, at})
+	a.commit(a.play.Clock.Now())
 }
 
-// dataStage is a stage in which the data of the role is in use all the time.
-func dataStage(rows int) func(*testing.T) *enginetest.Stage {
+// stage is one in which the application is at work all the time, over data that lies where
+// the connection leads.
+func (a *application) stage(t *testing.T, connection rotator.ConnectionKind) *enginetest.Stage {
+	v := &vault{}
+	a.written = map[string]string{}
+	stage := encryptionStage(v)
+	stage.Connection = func(f *enginetest.Faults) rotator.ConnectionKind { return faultyHolder{connection, f} }
+	stage.Begin = func(p *enginetest.Play) { v.rig, a.play = &rig{Play: p, t: t}, p }
+	login := stage.Login
+	stage.Login = func(rendered map[string]any) error {
+		a.act()
+		if len(a.problems) > 0 {
+			return fault.New(fault.AuthFailed, "%s", a.problems[0])
+		}
+		return login(rendered)
+	}
+	stage.Rests = func() bool {
+		job := v.State().Reencryption
+		return job == nil || job.Phase == rotation.Over
+	}
+	stage.Quiet = 20 * time.Minute
+	return stage
+}
+
+// dataStage is one in memory.
+func dataStage(count int) func(*testing.T) *enginetest.Stage {
 	return func(t *testing.T) *enginetest.Stage {
-		v := &vault{}
-		a := &application{db: reencrypttest.New(), written: map[string]string{}, rows: rows, openFor: 30 * time.Second}
-		a.cards = a.db.Create("billing.cards", []string{"id"}, "number")
-		stage := encryptionStage(v)
-		stage.Connection = func(f *enginetest.Faults) rotator.ConnectionKind { return faultyRowsKind{rowsKind{a.db}, f} }
-		stage.Begin = func(p *enginetest.Play) { v.rig, a.play = &rig{Play: p, t: t}, p }
-		login := stage.Login
-		stage.Login = func(rendered map[string]any) error {
-			a.act()
-			if len(a.problems) > 0 {
-				return fault.New(fault.AuthFailed, "%s", a.problems[0])
-			}
-			return login(rendered)
-		}
-		stage.Rests = func() bool {
-			job := v.State().Reencryption
-			return job == nil || job.Phase == rotation.Over
-		}
-		stage.Quiet = 20 * time.Minute
-		return stage
+		rows := newMemoryRows()
+		return (&application{rows: rows, count: count}).stage(t, rowsKind{rows.db})
 	}
 }
 
@@ -269,24 +320,20 @@ func TestDataCrashAnywhereInAnImport(t *testing.T) {
 func TestDataEnumerationFindsAMissingCount(t *testing.T) {
 	t.Parallel()
 	blind := func(t *testing.T) *enginetest.Stage {
-		stage := dataStage(20)(t)
-		connection := stage.Connection
-		stage.Connection = func(f *enginetest.Faults) rotator.ConnectionKind {
-			return blindKind{connection(f).(faultyRowsKind)}
-		}
-		return stage
+		rows := newMemoryRows()
+		return (&application{rows: rows, count: 20}).stage(t, blindKind{rowsKind{rows.db}})
 	}
 	require.NotEmpty(t, enginetest.FindsBug(t, blind, dataScenarios[0]), "a version ended under rows that it made")
 }
 
 // blindKind is a database that sees neither transactions nor rows.
-type blindKind struct{ faultyRowsKind }
+type blindKind struct{ rowsKind }
 
 func (k blindKind) Database(rotator.Connection) (reencrypt.Database, error) {
-	return blindRows{faultyRows{k.db, k.faults}}, nil
+	return blindRows{k.db}, nil
 }
 
-type blindRows struct{ faultyRows }
+type blindRows struct{ *reencrypttest.Database }
 
 func (blindRows) Transactions(context.Context) ([]reencrypt.Transaction, error) { return nil, nil }
 
@@ -295,7 +342,7 @@ func (b blindRows) Count(_ context.Context, tables []reencrypt.Table) ([]reencry
 }
 
 func (b blindRows) Open(ctx context.Context, t *reencrypt.Target) (reencrypt.Table, error) {
-	table, err := b.faultyRows.Open(ctx, t)
+	table, err := b.Database.Open(ctx, t)
 	return blindTable{table}, err
 }
 

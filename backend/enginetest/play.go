@@ -42,8 +42,10 @@ type Stage struct {
 	// Rests tells whether nothing is left to be done at the target beside the roles; nil
 	// where there is nothing beside them.
 	Rests func() bool
-	// Begin is told of the play before it begins, where the mount itself is the target.
+	// Begin is told of the play before it begins, where the mount itself is the target;
+	// Ended once it is over.
 	Begin func(*Play)
+	Ended func()
 	// Step is how far the clock moves at a time.
 	Step time.Duration
 	// Quiet is how long a play waits at its end, 0 for ten minutes: longer than any
@@ -539,6 +541,9 @@ func (p *Play) End(deleted bool) []string {
 	p.checkInPlace()
 	p.checkSecrets()
 	p.engine.Close()
+	if p.stage.Ended != nil {
+		p.stage.Ended()
+	}
 	return p.violations
 }
 

@@ -119,7 +119,7 @@ func (e *Engine) view(s *subject) (view, error) {
 		return view{}, err
 	}
 	if v.data != nil {
-		v.runsData, v.missed = e.reencryptions.busy(s.name), e.memory.missed(s.name)
+		v.runsData, v.missed = e.reencryptions.busy(s.name), len(e.memory.missed(s.name)) > 0
 	}
 	for _, ev := range s.state.Events {
 		if !e.memory.delivered(s.name, ev.ID) {
@@ -166,6 +166,8 @@ func (e *Engine) perform(ctx context.Context, s *subject, d decision) error {
 		return e.stageScheduled(ctx, s)
 	case actPromote:
 		return e.promoteStaged(ctx, s, d.version)
+	case actKeep:
+		return e.keepUntil(ctx, s)
 	case actMissed:
 		return e.recordMissed(ctx, s)
 	case actPlanData:

@@ -24,6 +24,9 @@ func (e *Engine) beginScheduled(ctx context.Context, s *subject) error {
 // scheduled is the intent of the schedule; nil for a role whose earlier versions do not
 // end, which it blocks.
 func (e *Engine) scheduled(ctx context.Context, s *subject) (*rotation.Intent, error) {
+	if kept := s.kept(); kept > maxKept {
+		return nil, e.block(ctx, s, fmt.Sprintf("%d versions are kept, which is as many as the schedule makes: retire those of which no data is left, and let destroy_after destroy their keys", kept))
+	}
 	if unsettled := s.unsettled(); unsettled > 3*s.role.Policy.MaxVersions {
 		return nil, e.block(ctx, s, fmt.Sprintf("%d earlier versions are not ended and proven dead yet: no more are made by the schedule before that", unsettled))
 	}
@@ -34,6 +37,20 @@ func (e *Engine) scheduled(ctx context.Context, s *subject) (*rotation.Intent, e
 func (e *Engine) unasked() (*rotation.Intent, error) {
 	id, err := newID()
 	return &rotation.Intent{ID: id, Trigger: rotation.Scheduled, Attempt: 1, At: e.clock.Now(), Unasked: true}, err
+}
+
+// maxKept bounds the versions that a role keeps for their data: its document must stay well
+// below what storage takes, also for what people ask for.
+const maxKept = 400
+
+// kept counts versions that stay for what they made, disabled ones too.
+func (s *subject) kept() (n int) {
+	for i := range s.state.Versions {
+		if v := &s.state.Versions[i]; v.KeepsData && v.HasMaterial {
+			n++
+		}
+	}
+	return n
 }
 
 // unsettled counts versions that still have something to be done outside.
@@ -96,7 +113,9 @@ func (e *Engine) begin(ctx context.Context, s *subject, i rotation.Intent) error
 			e.memory.hand(s.name, "", nil)
 		}
 		if fault.Is(err, fault.NotFound) { // deleted meanwhile, by force
-			err = errors.Join(err, e.store.DeleteMaterial(ctx, s.name, candidate.Number))
+			for _, v := range append(earlier, *candidate) {
+				err = errors.Join(err, e.store.DeleteMaterial(ctx, s.name, v.Number))
+			}
 		}
 		return err
 	case errors.As(err, &person):

@@ -61,6 +61,9 @@ func (e *Engine) WriteConfig(ctx context.Context, w Write) (store.Config, error)
 		return config, err
 	}
 	wasPaused := e.config.Swap(&config).Paused
+	if config.Paused {
+		e.reencryptions.interruptAll()
+	}
 	if wasPaused && !config.Paused {
 		e.forgetAll() // roles were passed over meanwhile
 	}

@@ -32,7 +32,8 @@ const (
 	actPromote  act = "promote"  // let the staged version take over
 	actCheck    act = "check"    // does the world outside match?
 	actPlanData act = "plan re-encryption"
-	actData     act = "re-encrypt"       // let stored data follow, in the background
+	actData     act = "re-encrypt" // let stored data follow, in the background
+	actKeep     act = "adopt destroy_after"
 	actMissed   act = "missed a version" // somebody had need of one that ended
 	actTrim     act = "trim"             // destroy material that is too old
 	actEvents   act = "events"           // hand over events
@@ -70,7 +71,7 @@ type view struct {
 	data     *dataPolicy
 	runsData bool
 	// missed are versions that ended and that somebody had need of.
-	missed []int
+	missed bool
 	buried bool
 	// undeclared is the incident that the role does not know of yet, or nil.
 	undeclared *store.IncidentHeader
@@ -86,7 +87,7 @@ const checkEvery = 24 * time.Hour
 // before new work.
 var rules = []func(view) decision{
 	ruleDeclare, ruleBury, rulePolicy, ruleKillCurrent, ruleKill, ruleProve, ruleAdvance,
-	ruleWithdraw, ruleUndo, ruleMissed, ruleRetire, ruleIntent, rulePromote, ruleStage, ruleSchedule, ruleIncident, ruleAhead,
+	ruleWithdraw, ruleUndo, ruleMissed, ruleKeep, ruleRetire, ruleIntent, rulePromote, ruleStage, ruleSchedule, ruleIncident, ruleAhead,
 	rulePlanData, ruleData, ruleCheck, ruleTrim, ruleEvents,
 }
 

@@ -32,7 +32,7 @@ type remembered struct {
 	mintedFor string
 	// wanted are versions that ended and that somebody had need of, to be recorded; told is
 	// when that was done last.
-	wanted map[int]bool
+	wanted map[int]missedVersion
 	told   map[int]time.Time
 }
 
@@ -172,40 +172,53 @@ func (m *memory) minted(name, rotation string) (made *rotator.Candidate) {
 	return made
 }
 
+// missedVersion is one that ended and that somebody had need of.
+type missedVersion struct {
+	version int
+	// made tells, given the version's key, whether it made what was asked about; nil where
+	// nobody can tell.
+	made func(ready any) bool
+}
+
 // miss notes that somebody had need of a version that ended; false where that was told a
 // short while ago.
-func (m *memory) miss(name string, version int, now time.Time) (fresh bool) {
+func (m *memory) miss(name string, missed missedVersion, now time.Time) (fresh bool) {
 	m.with(name, func(r *remembered) {
-		fresh = !r.wanted[version] && now.Sub(r.told[version]) >= toldFor
-		if !fresh {
+		_, waits := r.wanted[missed.version]
+		if fresh = !waits && now.Sub(r.told[missed.version]) >= toldFor && len(r.wanted) < maxWanted; !fresh {
 			return
 		}
 		if r.wanted == nil {
-			r.wanted = map[int]bool{}
+			r.wanted = map[int]missedVersion{}
 		}
-		r.wanted[version] = true
+		r.wanted[missed.version] = missed
 	})
 	return fresh
 }
 
-// toldFor is for how long nothing more is told of the same need: whoever asks in a loop is
-// told of once.
-const toldFor = time.Hour
+const (
+	// toldFor is for how long nothing more is told of the same need: whoever asks in a loop
+	// is told of once.
+	toldFor = time.Hour
+	// maxWanted bounds what is kept of whoever asks for all sorts of versions.
+	maxWanted = 16
+)
 
 // missed are the versions of which it is to be recorded.
-func (m *memory) missed(name string) (versions []int) {
-	m.with(name, func(r *remembered) { versions = slices.Sorted(maps.Keys(r.wanted)) })
-	return versions
+func (m *memory) missed(name string) (all []missedVersion) {
+	m.with(name, func(r *remembered) { all = slices.Collect(maps.Values(r.wanted)) })
+	return all
 }
 
-func (m *memory) recordedMissed(name string, versions []int, now time.Time) {
+func (m *memory) recordedMissed(name string, all []missedVersion, now time.Time) {
 	m.with(name, func(r *remembered) {
+		maps.DeleteFunc(r.told, func(_ int, at time.Time) bool { return now.Sub(at) >= toldFor })
 		if r.told == nil {
 			r.told = map[int]time.Time{}
 		}
-		for _, v := range versions {
-			delete(r.wanted, v)
-			r.told[v] = now
+		for _, v := range all {
+			delete(r.wanted, v.version)
+			r.told[v.version] = now
 		}
 	})
 }

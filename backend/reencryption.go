@@ -53,15 +53,6 @@ func dataPolicyOf(kind rotator.Rotator, role *store.Role) (*dataPolicy, error) {
 	return out, nil
 }
 
-// destroyAt is when the material of a version that ends now is due to be destroyed; zero for
-// never.
-func (p *dataPolicy) destroyAt(now time.Time) time.Time {
-	if p.DestroyAfter == 0 {
-		return time.Time{}
-	}
-	return now.Add(p.DestroyAfter)
-}
-
 // opensAt is when a job that goes on at a time may do so.
 func (p *dataPolicy) opensAt(r *rotation.Reencryption, at time.Time) time.Time {
 	if r.Urgent || r.Phase == rotation.Settling || r.Phase == rotation.Draining { // which touch nothing
@@ -70,21 +61,35 @@ func (p *dataPolicy) opensAt(r *rotation.Reencryption, at time.Time) time.Time {
 	return p.window.OpensAt(at)
 }
 
-// rulePlanData plans that data follows, where a version is held by it.
+// dataWork is what is to be planned: that data follows, or that a count is repeated; and
+// from when on the latter will be.
+func dataWork(s *rotation.State, now time.Time) (held, recount bool, next time.Time) {
+	job := s.Reencryption
+	held = len(s.Holding()) > 0 && (job == nil || job.Version != s.Current)
+	due, next := s.ToRecount(now)
+	return held, len(due) > 0 && (job == nil || job.Phase == rotation.Over), next
+}
+
+// rulePlanData plans that data follows, where a version is held by it, and the count before
+// a version's material is destroyed.
 func rulePlanData(v view) decision {
-	s := v.state
-	if v.data == nil || s.Deleted || s.InFlight != nil || s.Current == 0 {
+	if v.data == nil || v.state.Deleted || v.state.InFlight != nil || v.state.Current == 0 {
 		return decision{}
 	}
-	r := s.Reencryption
-	if len(s.Holding()) > 0 && (r == nil || r.Version != s.Current) {
-		return v.due(actPlanData)
-	}
-	recount, next := s.ToRecount(v.now)
-	if len(recount) > 0 && (r == nil || r.Phase == rotation.Over) {
+	held, recount, next := dataWork(v.state, v.now)
+	if held || recount {
 		return v.due(actPlanData)
 	}
 	return decision{act: actPlanData, at: next}
+}
+
+// ruleKeep lets the ends of disabled versions' material follow a changed destroy_after,
+// before any of it is destroyed.
+func ruleKeep(v view) decision {
+	if v.data != nil && !v.state.Deleted && v.state.KeepUntil(v.data.DestroyAfter, false) {
+		return v.due(actKeep)
+	}
+	return decision{}
 }
 
 // ruleData lets the job go on.
@@ -98,7 +103,7 @@ func ruleData(v view) decision {
 
 // ruleMissed records that somebody had need of a version that ended, before it is destroyed.
 func ruleMissed(v view) decision {
-	if len(v.missed) > 0 && !v.state.Deleted {
+	if v.missed && !v.state.Deleted {
 		return v.due(actMissed)
 	}
 	return decision{}
@@ -130,21 +135,18 @@ func newReencryptions(e *Engine) *reencryptions {
 func (r *reencryptions) busy(name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.running[name] != nil {
-		return true
-	}
-	if len(r.running) < maxReencryptions {
-		return false
-	}
-	r.turned[name] = true
-	return true
+	return r.running[name] != nil || r.turned[name]
 }
 
 // start lets a role's job go on, unless it does.
 func (r *reencryptions) start(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed || r.running[name] != nil || len(r.running) >= maxReencryptions {
+	if r.closed || r.running[name] != nil {
+		return
+	}
+	if len(r.running) >= maxReencryptions {
+		r.turned[name] = true
 		return
 	}
 	ctx, cancel := context.WithCancel(r.engine.ctx)
@@ -187,6 +189,23 @@ func (r *reencryptions) interrupt(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if run := r.running[name]; run != nil {
+		run.cancel()
+	}
+}
+
+// reconsider ends the run of a role whose job is another one by now, or none: so that no row
+// is encrypted by what leaked, or is not wanted any more.
+func (r *reencryptions) reconsider(s *subject) {
+	if job := s.state.Reencryption; s.state.Deleted || !job.Runs() || job.Version != s.state.Current {
+		r.interrupt(s.name)
+	}
+}
+
+// interruptAll ends every run: the mount is paused.
+func (r *reencryptions) interruptAll() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, run := range r.running {
 		run.cancel()
 	}
 }

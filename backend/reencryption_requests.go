@@ -74,30 +74,16 @@ func (e *Engine) WriteTarget(ctx context.Context, role, name string, t *reencryp
 	if _, err := e.look(ctx, role, t); err != nil {
 		return err
 	}
-	// Before the target is stored: should we die in between, no version ends by a count that
-	// did not know of it.
-	if err := e.voidData(ctx, role, policy); err != nil {
+	// Before the target is stored: whatever was counted did not know of it. Should we die in
+	// between, the job goes on by itself, with the target or without.
+	if err := e.replan(ctx, role, policy, meanwhile, nil); err != nil {
 		return err
 	}
-	return e.changeTargets(ctx, role, policy, func(s *subject) error {
-		e.voidAll(s, policy)
-		return e.store.PutTarget(ctx, role, name, t)
-	})
+	return e.replan(ctx, role, policy, 0, func() error { return e.store.PutTarget(ctx, role, name, t) })
 }
 
-// voidData takes back all that was counted of a role's data, and lets its job begin anew.
-func (e *Engine) voidData(ctx context.Context, role string, policy *dataPolicy) error {
-	return e.changeTargets(ctx, role, policy, func(s *subject) error {
-		e.voidAll(s, policy)
-		return nil
-	})
-}
-
-func (e *Engine) voidAll(s *subject, policy *dataPolicy) {
-	for i := range s.state.Versions {
-		s.state.Void(s.state.Versions[i].Number, policy.DestroyAfter, e.clock.Now())
-	}
-}
+// meanwhile is for how long a job is kept from beginning while its targets change.
+const meanwhile = 2 * time.Minute
 
 // DeleteTarget forgets where data of a role lies; the rows stay as they are.
 func (e *Engine) DeleteTarget(ctx context.Context, role, name string) (existed bool, err error) {
@@ -112,41 +98,39 @@ func (e *Engine) DeleteTarget(ctx context.Context, role, name string) (existed b
 	if err != nil || t == nil {
 		return false, err
 	}
-	return true, e.changeTargets(ctx, role, policy, func(*subject) error { return e.store.DeleteTarget(ctx, role, name) })
+	return true, e.replan(ctx, role, policy, 0, func() error { return e.store.DeleteTarget(ctx, role, name) })
 }
 
-// changeTargets changes what a job goes through, which is then planned anew. Should we die
-// between the two writes, the job finds the targets changed at its next step.
-func (e *Engine) changeTargets(ctx context.Context, role string, policy *dataPolicy, change func(*subject) error) error {
-	e.reencryptions.interrupt(role)
-	_, err := e.update(ctx, role, func(s *subject) error {
+// replan takes back all that was counted of a role's data, and lets a job begin anew. change
+// is made under the same mutex.
+func (e *Engine) replan(ctx context.Context, role string, policy *dataPolicy, after time.Duration, change func() error) error {
+	id, err := newID()
+	if err != nil {
+		return err
+	}
+	_, err = e.update(ctx, role, func(s *subject) error {
 		if s.state.Deleted {
 			return notFound(role)
 		}
-		if err := change(s); err != nil {
-			return err
+		if change != nil {
+			if err := change(); err != nil {
+				return err
+			}
 		}
-		e.replan(s, policy)
+		if s.state.Current == 0 {
+			return errNoChange
+		}
+		now := e.clock.Now()
+		s.state.Void(policy.DestroyAfter, now)
+		job := s.state.PlanReencryption(id, later(now, s.state.ActivatedTime.Add(policy.After)), now)
+		job.At = later(job.At, now.Add(after))
 		return nil
 	})
+	e.reencryptions.interrupt(role)
 	if err == nil {
 		e.workers.add(forOne, role)
 	}
 	return err
-}
-
-// replan begins a job anew, as it was: what was paused stays so.
-func (e *Engine) replan(s *subject, policy *dataPolicy) {
-	job := s.state.Reencryption
-	if job == nil || job.Version != s.state.Current || job.Phase == rotation.Over && len(s.state.Holding()) == 0 {
-		return
-	}
-	now := e.clock.Now()
-	job.Phase, job.Round, job.At, job.Failures, job.Trouble, job.Person, job.Left, job.Drains = rotation.Rewriting, job.Round+1, now, 0, "", false, 0, nil
-	job.EndedTime = time.Time{}
-	if starts := s.state.ActivatedTime.Add(policy.After); !job.Urgent && starts.After(now) {
-		job.At = starts
-	}
 }
 
 // look opens a target's table, which refuses what is wrong with it.
@@ -247,7 +231,7 @@ func (e *Engine) runNow(s *subject, policy *dataPolicy, id string) (waives []str
 	}
 	job := st.Reencryption
 	if job == nil || job.Version != st.Current || job.Phase == rotation.Over {
-		job = &rotation.Reencryption{ID: id, Version: st.Current, Phase: rotation.Rewriting, Round: 1, CreatedTime: now, At: st.ActivatedTime.Add(policy.After)}
+		job = st.PlanReencryption(id, st.ActivatedTime.Add(policy.After), now)
 	}
 	if job.Phase == rotation.Rewriting {
 		if job.At.After(now) && job.Round == 1 {
@@ -261,8 +245,8 @@ func (e *Engine) runNow(s *subject, policy *dataPolicy, id string) (waives []str
 		}
 		job.At = now
 	}
-	job.Urgent, job.Control, job.Failures, job.Trouble, job.Person = true, rotation.Goes, 0, "", false
-	st.Reencryption = job
+	job.Urgent, job.Control, job.Stuck = true, rotation.Goes, 0
+	job.Failures, job.Trouble, job.Person = 0, "", false
 	return waives, nil
 }
 

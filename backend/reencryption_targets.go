@@ -115,8 +115,7 @@ func (e *Engine) rewrite(ctx context.Context, s *subject, policy *dataPolicy) er
 		return err
 	}
 	return e.changeJob(ctx, s.name, job, func(s *subject, job *rotation.Reencryption) error {
-		job.Phase, job.Failures, job.Trouble = rotation.Settling, 0, ""
-		job.At = later(e.clock.Now(), s.state.SettledAt(s.state.Holding(), policy.Settle))
+		job.To(rotation.Settling, later(e.clock.Now(), s.state.SettledAt(s.state.Holding(), policy.Settle)))
 		s.dirtyIncidents()
 		return nil
 	})
@@ -277,22 +276,8 @@ func (e *Engine) noteProgress(ctx context.Context, role string, was *rotation.Re
 	})
 }
 
-// found is what a count found.
-type found struct {
-	targets  int
-	versions map[int]int64
-	foreign  int64
-	// moved tells that the pass before it changed rows, or could not get at some.
-	moved     bool
-	unmovable string
-}
-
-// under is how many values keep a version: those it made, and those of which nobody knows
-// what they are.
-func (f *found) under(version int) int64 { return f.versions[version] + f.foreign }
-
 // countTargets counts the values of all targets, in one snapshot for each connection.
-func (e *Engine) countTargets(ctx context.Context, s *subject) (*found, error) {
+func (e *Engine) countTargets(ctx context.Context, s *subject) (*rotation.Found, error) {
 	targets, err := e.targets(ctx, s.name)
 	if err != nil {
 		return nil, err
@@ -301,22 +286,14 @@ func (e *Engine) countTargets(ctx context.Context, s *subject) (*found, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &found{targets: len(targets), versions: map[int]int64{}}
+	out := &rotation.Found{Targets: len(targets), Versions: map[int]int64{}}
 	var unmovable []string
 	for i := range targets {
 		t, c := &targets[i], counted[i]
-		unknown := int64(0)
 		for version, values := range c.Versions {
-			if version > s.state.Highest { // made before Vault was restored from an older state, or by hand
-				unknown += values
-				continue
-			}
-			out.versions[version] += values
+			out.Versions[version] += values
 		}
-		if unknown > 0 {
-			unmovable = append(unmovable, fmt.Sprintf("target %s has %d values of versions that this role never had", t.name, unknown))
-		}
-		out.foreign += c.Foreign + unknown
+		out.Foreign += c.Foreign
 		if c.Foreign > 0 {
 			unmovable = append(unmovable, fmt.Sprintf("target %s has %d values that are no ciphertext", t.name, c.Foreign))
 		}
@@ -324,7 +301,7 @@ func (e *Engine) countTargets(ctx context.Context, s *subject) (*found, error) {
 			t.progress = &store.TargetProgress{Job: s.state.Reencryption.ID, Round: s.state.Reencryption.Round}
 		}
 		p := t.progress.Progress
-		out.moved = out.moved || p.Changed > 0 || p.Busy > 0
+		out.Moved = out.Moved || p.Changed > 0 || p.Busy > 0
 		if p.Unreadable > 0 {
 			unmovable = append(unmovable, fmt.Sprintf("target %s has %d rows that do not decrypt", t.name, p.Unreadable))
 		}
@@ -333,7 +310,7 @@ func (e *Engine) countTargets(ctx context.Context, s *subject) (*found, error) {
 			return nil, err
 		}
 	}
-	out.unmovable = strings.Join(unmovable, "; ")
+	out.Unmovable = strings.Join(unmovable, "; ")
 	return out, nil
 }
 
@@ -408,7 +385,7 @@ func (e *Engine) dataMoved(ctx context.Context, connection string) error {
 			return err
 		}
 		if lies {
-			if err := e.voidData(ctx, name, policy); err != nil {
+			if err := e.replan(ctx, name, policy, 0, nil); err != nil {
 				return err
 			}
 		}

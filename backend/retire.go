@@ -51,11 +51,12 @@ func (e *Engine) disable(ctx context.Context, s *subject, number int) error {
 			v.SessionsEnded += progress.SessionsEnded
 			return nil
 		}
-		destroyAt := now.Add(progress.DestroyAfter)
-		if data != nil && !s.state.Deleted {
-			destroyAt = data.destroyAt(now)
+		if err := s.state.DisableDone(number, now.Add(progress.DestroyAfter), progress.SessionsEnded); err != nil || data == nil || s.state.Deleted {
+			return err
 		}
-		return s.state.DisableDone(number, destroyAt, progress.SessionsEnded)
+		v.DestroyFrom = now
+		s.state.KeepUntil(data.DestroyAfter, true)
+		return nil
 	})
 	return err
 }

@@ -450,7 +450,7 @@ func (e *Engine) DeleteRole(ctx context.Context, name string, force bool) (warni
 		case s.state.Divergence != nil:
 			return fault.New(fault.Conflict, "the role is diverged: %s; reconcile it first, or delete it with force=true, which leaves its objects at the target", s.state.Divergence.Reason)
 		case s.decrypts():
-			return fault.New(fault.Conflict, "versions %s of %s decrypt, and whatever they encrypted could never be read again: delete it with force=true only if nothing is left", joinNumbers(s.readables()), s.name)
+			return fault.New(fault.Conflict, "versions %s of %s decrypt, and whatever they encrypted could never be read again: delete it with force=true only if nothing is left", rotation.Numbers(s.readables()), s.name)
 		}
 		return s.state.Delete(e.clock.Now())
 	})

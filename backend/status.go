@@ -203,7 +203,7 @@ func (s *subject) personActs() (RoleState, string) {
 			return StateActionRequired, fmt.Sprintf("version %d (%s): %s", v.Number, v.Identifier, v.Attention.Reason)
 		}
 	}
-	if job := s.state.Reencryption; job.Runs() && job.Person {
+	if job := s.state.Reencryption; job != nil && job.Person {
 		return StateActionRequired, job.Trouble
 	}
 	return "", ""
@@ -397,7 +397,7 @@ func (s *subject) reason(state RoleState) string {
 // ending says what the versions wait for that are to end.
 func (s *subject) ending() string {
 	if job := s.state.Reencryption; job.Runs() && len(s.state.Holding()) > 0 {
-		return fmt.Sprintf("versions %s decrypt until their data has followed: %s", joinNumbers(s.state.Holding()), s.following())
+		return fmt.Sprintf("versions %s decrypt until their data has followed: %s", rotation.Numbers(s.state.Holding()), s.following())
 	}
 	out := "an old version is being ended"
 	for _, v := range slices.Backward(s.state.Versions) {

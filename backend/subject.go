@@ -118,6 +118,7 @@ func (e *Engine) save(ctx context.Context, s *subject, lastBefore *rotation.Rota
 		return err
 	}
 	e.summaries.set(s)
+	e.reencryptions.reconsider(s)
 	e.waiters.changed()
 	if ended {
 		e.waiters.ended(s.state.Last)

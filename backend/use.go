@@ -37,19 +37,19 @@ func (e *Engine) Use(ctx context.Context, name string, request any) (answer any,
 func (e *Engine) liveNow(name string, snap *snapshot) *rotator.LiveVersions {
 	live := *snap.live
 	live.Now = e.clock.Now()
-	live.Missed = func(version int) { e.missed(name, version) }
+	live.Missed = func(version int, made func(any) bool) { e.missed(name, missedVersion{version, made}) }
 	return &live
 }
 
 // missed notes that somebody had need of a version that ended. A node that may not write
 // can only say so.
-func (e *Engine) missed(name string, version int) {
-	if !e.memory.miss(name, version, e.clock.Now()) {
+func (e *Engine) missed(name string, m missedVersion) {
+	if !e.memory.miss(name, m, e.clock.Now()) {
 		return
 	}
 	if !e.system.Writable() {
-		e.memory.recordedMissed(name, []int{version}, e.clock.Now())
-		e.logger.Warn("somebody had need of a version that ended, which only the active node can record", "role", name, "version", version)
+		e.memory.recordedMissed(name, []missedVersion{m}, e.clock.Now())
+		e.logger.Warn("somebody had need of a version that ended, which only the active node can record", "role", name, "version", m.version)
 		return
 	}
 	e.workers.add(whenDue, name)

@@ -270,7 +270,7 @@ func (s *State) moveTo(number int, now time.Time, grace Duration) error {
 	v.ActivatedTime, v.Grace = now, grace
 	v.RetireAt, v.RetireBegun, v.RetiredTime, v.DestroyAt, v.DeactivatedTime = time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	v.KillFirst, v.KilledTime, v.Undo, v.Ahead, v.Returns, v.Staged, v.Proof, v.Left, v.Attention = false, time.Time{}, false, false, false, false, nil, "", nil
-	v.Cleared, v.MissedTime = nil, time.Time{}
+	v.Cleared, v.MissedTime, v.DestroyFrom = nil, time.Time{}, time.Time{}
 	s.Current, s.ActivatedTime = number, now
 	return nil
 }

@@ -121,6 +121,8 @@ type Version struct {
 	KilledTime time.Time `json:"killed_time,omitzero"`
 	// DestroyAt is the earliest time of the second stage of a retirement; zero for never.
 	DestroyAt time.Time `json:"destroy_at,omitzero"`
+	// DestroyFrom is when the wait for that began, of a version that keeps data.
+	DestroyFrom time.Time `json:"destroy_from,omitzero"`
 	// KeepsData tells that what it made lies elsewhere and is lost with it: it does not end
 	// before Cleared says that nothing is left of that. MissedTime is when somebody last had
 	// need of it after its end.

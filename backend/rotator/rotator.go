@@ -377,9 +377,10 @@ type LiveVersions struct {
 	// Ahead is for how long versions stand by, as far as the journal has adopted it: no
 	// more may be promised to those who look, whatever the role says by now. 0: unknown.
 	Ahead time.Duration
-	// Missed is told of a version among Ended that somebody had need of: data that it made
-	// is still there. It returns at once.
-	Missed func(version int)
+	// Missed is told of a version among Ended that somebody had need of, since data that it
+	// made is still there, and of one above all that there are. made tells, given what Load
+	// makes of the version, whether that is true: anybody can name one. It returns at once.
+	Missed func(version int, made func(ready any) bool)
 	Now    time.Time
 }
 

@@ -31,7 +31,7 @@ type fixture struct {
 // newFixture has one current version.
 func newFixture(tb testing.TB, values option.Values) *fixture {
 	f := &fixture{role: &rotator.Role{Name: "app", Values: values, Grace: 24 * time.Hour}, raw: map[int][]byte{}}
-	f.live = &rotator.LiveVersions{Role: f.role, Now: at, Missed: func(version int) { f.missed = append(f.missed, version) }}
+	f.live = &rotator.LiveVersions{Role: f.role, Now: at, Missed: func(version int, _ func(any) bool) { f.missed = append(f.missed, version) }}
 	f.add(tb, rotation.Current)
 	return f
 }

@@ -18,7 +18,7 @@ import (
 
 const (
 	maxImportBytes    = 4 << 20
-	maxImportVersions = 1000
+	maxImportVersions = 200
 )
 
 // imported are raw keys by the number of their version.

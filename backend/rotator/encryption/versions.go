@@ -23,7 +23,7 @@ type versions struct {
 }
 
 // find gives the key of a version, or says why callers do not get it.
-func (vs *versions) find(number int) (*key, error) {
+func (vs *versions) find(number int, made func(ready any) bool) (*key, error) {
 	all := vs.live.All
 	if i, found := slices.BinarySearchFunc(all, number, func(l rotator.Live, n int) int { return l.Version.Number - n }); found {
 		if v := &all[i].Version; !decrypts(v) {
@@ -33,25 +33,30 @@ func (vs *versions) find(number int) (*key, error) {
 	}
 	for i := range vs.live.Ended {
 		if v := &vs.live.Ended[i]; v.Number == number {
-			vs.miss(v)
+			never := v.State == rotation.Pending || v.State == rotation.Discarded
+			if !never { // else it made nothing: who names it names what another role made
+				vs.miss(number, made)
+			}
 			return nil, refuse(v)
 		}
 	}
 	if number > vs.highest() {
+		vs.miss(number, made)
 		return nil, ofVersion("names version %d, which this role does not have yet: its highest is %d", number, vs.highest())
 	}
 	return nil, ofVersion("names version %d, which this role does not have: it ended long ago, or never was", number)
 }
 
-// miss tells that somebody had need of a version that ended. A candidate that never was
-// in use made nothing: who names it names what another role made.
-func (vs *versions) miss(v *rotation.Version) {
-	never := v.State == rotation.Pending || v.State == rotation.Discarded
-	if never || vs.live.Missed == nil || slices.Contains(vs.missed, v.Number) {
+// maxMissed bounds the versions that one request has told of.
+const maxMissed = 16
+
+// miss tells that somebody had need of a version that is not there.
+func (vs *versions) miss(number int, made func(ready any) bool) {
+	if vs.live.Missed == nil || made == nil || len(vs.missed) == maxMissed || slices.Contains(vs.missed, number) {
 		return
 	}
-	vs.missed = append(vs.missed, v.Number)
-	vs.live.Missed(v.Number)
+	vs.missed = append(vs.missed, number)
+	vs.live.Missed(number, made)
 }
 
 // refuse says what became of a version.
@@ -98,13 +103,32 @@ func ofVersion(format string, args ...any) error {
 	return versionRefused{fault.Field(ciphertextField, format, args...)}
 }
 
+// maxKept bounds the ciphertexts that are kept until somebody has looked whether a version
+// made them.
+const maxKept = 64 << 10
+
+// madeBy tells of a key whether it made a ciphertext; nil for one too large to be kept.
+func madeBy(sealed, context, associatedData []byte) func(ready any) bool {
+	if len(sealed)+len(context)+len(associatedData) > maxKept {
+		return nil
+	}
+	return func(ready any) bool {
+		k, ok := ready.(*key)
+		if !ok {
+			return true // nobody can tell
+		}
+		_, err := k.open(sealed, context, associatedData)
+		return err == nil
+	}
+}
+
 // open decrypts a ciphertext with whichever version made it.
 func (vs *versions) open(ciphertext, context, associatedData []byte) ([]byte, error) {
 	version, sealed, err := parse(ciphertext)
 	if err != nil {
 		return nil, err
 	}
-	k, err := vs.find(version)
+	k, err := vs.find(version, madeBy(sealed, context, associatedData))
 	if err != nil {
 		return nil, err
 	}

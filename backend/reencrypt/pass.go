@@ -3,6 +3,7 @@ package reencrypt
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -56,7 +57,8 @@ const (
 // Run goes on from where an earlier run was, with the version that was current then, or
 // begins anew. It returns how far it got, also with an error. Whatever ends it, at any
 // moment, a run from what was saved last overlooks nothing: what is rewritten twice begins
-// with Done the second time.
+// with Done the second time. Where the key that was saved is none of the table any more,
+// the run begins anew from the first row.
 func (p *Pass) Run(ctx context.Context, from Progress) (Progress, error) {
 	r := &run{Pass: p, done: p.Rewriter.Done(), begun: p.Now(), at: from}
 	r.workers, r.batch, r.every = orDefault(p.Workers, DefaultWorkers), orDefault(p.Batch, DefaultBatch), orDefault(p.Every, DefaultEvery)
@@ -66,7 +68,7 @@ func (p *Pass) Run(ctx context.Context, from Progress) (Progress, error) {
 		r.limit = rate.NewLimiter(rate.Limit(p.RowsPerSecond), r.burst)
 	}
 	if version := p.Rewriter.Version(); from.Version != version {
-		r.at = Progress{Version: version, StartedTime: r.begun}
+		r.anew()
 	}
 	if p.Total > 0 {
 		r.at.Total = p.Total
@@ -75,7 +77,12 @@ func (p *Pass) Run(ctx context.Context, from Progress) (Progress, error) {
 	if r.at.Ended {
 		return r.at, nil
 	}
+	after := r.at.After
 	err := r.pages(ctx)
+	if after != nil && errors.Is(err, ErrCursor) && slices.Equal(r.at.After, after) {
+		r.anew()
+		err = r.pages(ctx)
+	}
 	if err == nil {
 		err = r.lockedRows(ctx)
 	}
@@ -84,6 +91,12 @@ func (p *Pass) Run(ctx context.Context, from Progress) (Progress, error) {
 	}
 	r.at.Ended = err == nil
 	return r.end(ctx, err)
+}
+
+// anew begins with the first row.
+func (r *run) anew() {
+	r.at = Progress{Version: r.Rewriter.Version(), StartedTime: r.begun, Total: r.Total}
+	r.spent, r.locked = 0, nil
 }
 
 func orDefault[T int | time.Duration](value, usual T) T {

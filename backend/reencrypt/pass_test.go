@@ -380,3 +380,65 @@ func TestProgressTellsWhatIsLeft(t *testing.T) {
 	require.Zero(t, reencrypt.Progress{Total: 10, Passed: 11, Spent: 1}.Left())
 	require.Zero(t, reencrypt.Progress{Total: 10, Passed: 5, Spent: 1, Ended: true}.Left())
 }
+
+// moved is a table whose keys are others than when a cursor was saved.
+type moved struct {
+	reencrypt.Table
+	stale reencrypt.Key // nil: any
+	pages atomic.Int64
+}
+
+func (m *moved) Page(ctx context.Context, after reencrypt.Key, limit int, done string) ([]reencrypt.Row, error) {
+	m.pages.Add(1)
+	if after != nil && (m.stale == nil || slices.Equal(after, m.stale)) {
+		return nil, fmt.Errorf("no such key: %w", reencrypt.ErrCursor)
+	}
+	return m.Table.Page(ctx, after, limit, done)
+}
+
+// A saved key that is none any more is no reason never to go on.
+func TestPassBeginsAnewWithoutItsCursor(t *testing.T) {
+	r := newRig(t, 35)
+	p := r.pass()
+	table := &moved{Table: p.Table, stale: reencrypt.Key{"happy"}}
+	p.Table = table
+	at := r.run(p, reencrypt.Progress{Version: 2, After: reencrypt.Key{"happy"}, Passed: 20, Busy: 3, Unreadable: 1, Spent: time.Hour})
+	require.Equal(t, int64(35), at.Passed)
+	require.Equal(t, int64(35), at.Changed)
+	require.Zero(t, at.Busy)
+	require.Zero(t, at.Unreadable)
+	require.Less(t, at.Spent, time.Hour)
+	_, version := r.holds(0)
+	require.Equal(t, 2, version)
+
+	// Once, and not for a table that takes none of its own keys.
+	p = r.pass()
+	table = &moved{Table: p.Table}
+	p.Table = table
+	at, err := p.Run(t.Context(), reencrypt.Progress{Version: 2, After: reencrypt.Key{"happy"}})
+	require.ErrorIs(t, err, reencrypt.ErrCursor)
+	require.False(t, at.Ended)
+	require.LessOrEqual(t, table.pages.Load(), int64(3))
+}
+
+// A transaction that is prepared goes on under another name, and holds its rows.
+func TestPreparedInMemory(t *testing.T) {
+	r := newRig(t, 1)
+	tx := r.db.Begin("app")
+	require.NoError(t, tx.Put(r.table, key(0), []byte("x"), nil))
+	before, err := r.db.Transactions(t.Context())
+	require.NoError(t, err)
+	require.Len(t, before, 1)
+	require.False(t, before[0].Prepared)
+	tx.Prepare()
+	tx.Prepare()
+	after, err := r.db.Transactions(t.Context())
+	require.NoError(t, err)
+	require.Len(t, after, 1)
+	require.True(t, after[0].Prepared)
+	require.NotEqual(t, before[0].ID, after[0].ID)
+	require.ErrorIs(t, r.table.Put(key(0), []byte("y"), nil), reencrypttest.ErrLocked)
+	tx.Commit()
+	tx.Prepare()
+	require.Equal(t, "x", string(r.table.Get(key(0))[0]))
+}

@@ -9,6 +9,7 @@ package reencrypt
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -41,14 +42,17 @@ type Database interface {
 	// to this connection.
 	Open(ctx context.Context, t *Target) (Table, error)
 	// Transactions lists every transaction, prepared ones too, that could still commit
-	// rows in this database.
+	// rows in this database. It fails rather than ask a standby, which knows of none.
 	Transactions(ctx context.Context) ([]Transaction, error)
 	// Count counts the values of all tables by what they begin with, in one snapshot. It
-	// fails rather than overlook rows that row security hides.
+	// fails rather than overlook rows that row security hides, or that a standby has not yet.
 	Count(ctx context.Context, tables []Table) ([]Counts, error)
 }
 
-// Transaction is one that lives.
+// Transaction is one that lives. That of a session may go on as a prepared one, under
+// another ID: whoever waits for a session's transaction that is gone must look at the
+// prepared ones too. One that is being prepared meanwhile is listed as one or the other, or
+// as both.
 type Transaction struct {
 	// ID is never that of another one, whatever ends and begins meanwhile.
 	ID string `json:"id"`
@@ -58,6 +62,8 @@ type Transaction struct {
 	Prepared bool `json:"prepared,omitempty"`
 	// What describes it for a person.
 	What string `json:"what"`
+	// Prepared ones belong to no session, and outlive the server.
+	Prepared bool `json:"prepared,omitempty"`
 }
 
 // Table is a target's table.
@@ -65,7 +71,8 @@ type Table interface {
 	// Page reads at most limit rows, in the order of their keys, those after a key, or, where
 	// after is nil, from the first one on. Values that begin with done are not read: nil. It
 	// stops early rather than read much more than PageBytes: no row at all is the end, and
-	// fewer than limit are not.
+	// fewer than limit are not. An after that is no key of the table, since its columns have
+	// other types or values by now, is ErrCursor.
 	Page(ctx context.Context, after Key, limit int, done string) ([]Row, error)
 	// Read reads those of the rows of these keys that are there, in any order.
 	Read(ctx context.Context, keys []Key, done string) ([]Row, error)
@@ -78,6 +85,9 @@ type Table interface {
 	// that an update fires, partitions, how large the table is.
 	Facts(ctx context.Context) (Facts, error)
 }
+
+// ErrCursor tells that a key after which to read is none of the table any more.
+var ErrCursor = errors.New("the key after which to read is none of the table any more")
 
 // Key identifies a row: the key columns' values as text.
 type Key []string

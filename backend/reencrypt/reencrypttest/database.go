@@ -117,7 +117,7 @@ func (d *Database) Open(ctx context.Context, target *reencrypt.Target) (reencryp
 func (d *Database) Transactions(ctx context.Context) (all []reencrypt.Transaction, err error) {
 	err = d.act(ctx, Transactions, func() error {
 		for _, tx := range d.living {
-			all = append(all, reencrypt.Transaction{ID: tx.id, What: tx.what})
+			all = append(all, reencrypt.Transaction{ID: tx.id, What: tx.what, Prepared: tx.prepared})
 		}
 		return nil
 	})
@@ -165,6 +165,7 @@ func VersionOf(value []byte) (version int, isCiphertext bool) {
 type Tx struct {
 	db       *Database
 	id, what string
+	prepared bool
 	writes   []write
 }
 
@@ -203,6 +204,17 @@ func (tx *Tx) hold(w write) error {
 	}
 	tx.writes = append(tx.writes, w)
 	return nil
+}
+
+// Prepare lets the transaction go on without its session, under another ID.
+func (tx *Tx) Prepare() {
+	tx.db.mu.Lock()
+	defer tx.db.mu.Unlock()
+	if tx.prepared || !slices.Contains(tx.db.living, tx) {
+		return
+	}
+	tx.db.next++
+	tx.id, tx.prepared = fmt.Sprintf("tx-%d", tx.db.next), true
 }
 
 // Commit makes what was written visible.

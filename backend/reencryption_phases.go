@@ -223,11 +223,9 @@ func (e *Engine) settle(ctx context.Context, s *subject, policy *dataPolicy) err
 	if err != nil {
 		return err
 	}
-	drains := map[string][]string{}
+	drains := map[string]map[string]bool{}
 	for connection, each := range living {
-		for _, t := range each {
-			drains[connection] = append(drains[connection], t.ID)
-		}
+		drains[connection] = ids(each)
 	}
 	return e.changeJob(ctx, s.name, s.state.Reencryption, func(s *subject, job *rotation.Reencryption) error {
 		now := e.clock.Now()
@@ -246,10 +244,11 @@ func (e *Engine) drain(ctx context.Context, s *subject) error {
 	if err != nil {
 		return err
 	}
-	left, what := map[string][]string{}, []string{}
-	for connection, ids := range s.state.Reencryption.Drains {
-		for _, t := range undrained(ids, living[connection]) {
-			left[connection] = append(left[connection], t.ID)
+	left, what := map[string]map[string]bool{}, []string{}
+	for connection, known := range s.state.Reencryption.Drains {
+		still := undrained(known, living[connection])
+		left[connection] = ids(still)
+		for _, t := range still {
 			what = append(what, fmt.Sprintf("%s on connection %s", t.What, connection))
 		}
 	}
@@ -265,20 +264,27 @@ func (e *Engine) drain(ctx context.Context, s *subject) error {
 	})
 }
 
-// undrained are those of the transactions that live still. One that is gone may have been
-// prepared, and lives on under another name: then every prepared one is waited for.
-func undrained(ids []string, living []reencrypt.Transaction) (left []reencrypt.Transaction) {
-	known := func(t reencrypt.Transaction) bool { return slices.Contains(ids, t.ID) }
-	for _, t := range living {
-		if known(t) {
-			left = append(left, t)
-		}
+// ids are those of transactions, and whether each is a prepared one.
+func ids(transactions []reencrypt.Transaction) map[string]bool {
+	out := map[string]bool{}
+	for _, t := range transactions {
+		out[t.ID] = t.Prepared
 	}
-	if len(left) == len(ids) {
-		return left
+	return out
+}
+
+// undrained are those of the known transactions that live still. One of a session that is
+// gone may have been prepared, and lives on under another name: then every prepared one is
+// waited for.
+func undrained(known map[string]bool, living []reencrypt.Transaction) (left []reencrypt.Transaction) {
+	now := ids(living)
+	gone := false
+	for id, prepared := range known {
+		_, lives := now[id]
+		gone = gone || !lives && !prepared
 	}
 	for _, t := range living {
-		if t.Prepared && !known(t) {
+		if _, waited := known[t.ID]; waited || gone && t.Prepared {
 			left = append(left, t)
 		}
 	}

@@ -56,10 +56,6 @@ type Database interface {
 type Transaction struct {
 	// ID is never that of another one, whatever ends and begins meanwhile.
 	ID string `json:"id"`
-	// Prepared tells that no session has it any more (PREPARE TRANSACTION). One of a session
-	// may go on so, under another id: whoever waits for it and sees it gone has to look at the
-	// prepared ones.
-	Prepared bool `json:"prepared,omitempty"`
 	// What describes it for a person.
 	What string `json:"what"`
 	// Prepared ones belong to no session, and outlive the server.

@@ -42,7 +42,7 @@ func (s *State) Counted(f *Found, since map[int]time.Time, destroyAfter time.Dur
 		holding = nil // nothing was waited for
 	}
 	for number, values := range f.Versions {
-		if number > s.Highest { // made before Vault was restored from an older state, or by hand
+		if s.Version(number) == nil { // made before Vault was restored from an older state, or by hand
 			f.Foreign += values
 		}
 	}

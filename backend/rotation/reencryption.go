@@ -33,8 +33,9 @@ type Reencryption struct {
 	// rounds in a row they did not become fewer.
 	Left  int64 `json:"left,omitempty"`
 	Stuck int   `json:"stuck,omitempty"`
-	// Drains are, by connection, the transactions that must end before anything is counted.
-	Drains map[string][]string `json:"drains,omitempty"`
+	// Drains are, by connection, the transactions that must end before anything is counted,
+	// and whether each is a prepared one.
+	Drains map[string]map[string]bool `json:"drains,omitempty"`
 	// Rows and Done are how far the pass was when that was last noted, DataKeys the wrapped
 	// data keys among the values.
 	Rows     int64 `json:"rows,omitempty"`
@@ -92,7 +93,7 @@ func (r *Reencryption) Again(at time.Time, trouble string) {
 }
 
 // Drain waits until transactions have ended.
-func (r *Reencryption) Drain(transactions map[string][]string, at time.Time, what string) {
+func (r *Reencryption) Drain(transactions map[string]map[string]bool, at time.Time, what string) {
 	r.To(Draining, at)
 	r.Drains, r.Trouble = transactions, what
 }

@@ -16,6 +16,8 @@ type Table struct {
 	// Refuses, where it is set, gives the reason for which a value is not taken, or "". It
 	// is called under the database's lock.
 	Refuses func(key reencrypt.Key, column string, value []byte) string
+	// Ignores lets nothing that is swapped take hold, as a trigger may.
+	Ignores bool
 	// About is what Facts tells.
 	About reencrypt.Facts
 
@@ -194,7 +196,7 @@ func (o *opened) swap(c *reencrypt.Change) reencrypt.Result {
 		}
 	}
 	for i, at := range o.at {
-		if c.New[i] != nil {
+		if c.New[i] != nil && !o.Ignores {
 			r.values[at] = bytes.Clone(c.New[i])
 		}
 	}

@@ -208,7 +208,7 @@ func TestBackupsThatAreRefused(t *testing.T) {
 		"negative":        {set("min_available_version", -5), which},
 		"latest is huge":  {set("latest_version", 1_000_000_000), which},
 		"more than there": {set("latest_version", 3), "backup: has no key for version 3, which still decrypts"},
-		"very many":       {set("latest_version", 1002), "backup: holds 1002 versions that still decrypt, of which at most 1000 can be taken over: rewrap what the oldest made and raise min_decryption_version first"},
+		"very many":       {set("latest_version", 1002), "backup: holds 1002 versions that still decrypt, of which at most 200 can be taken over: rewrap what the oldest made and raise min_decryption_version first"},
 		"a key that is cut": {edited(t, good, func(policy, _ map[string]any) {
 			policy["keys"].(map[string]any)["2"] = map[string]any{"key": b64("hunter2")}
 		}), "backup: has a key of 7 bytes as version 2; aes256-gcm96 takes 32 bytes"},
@@ -260,7 +260,7 @@ func TestKeysThatAreRefused(t *testing.T) {
 		`{"keys": {"4": ""}}`:                                    "import_key: has a key of 0 bytes as version 4; aes256-gcm96 takes 32 bytes",
 		`{"type": "rsa-2048", "keys": {"1": "x"}}`:               "import_key: is of a type that is not supported here; those are aes256-gcm96, chacha20-poly1305, aes128-gcm96",
 		`{"data": {"type": "aes128-gcm96", "keys": {"1": "x"}}}`: "import_key: is of type aes128-gcm96: write key_type=aes128-gcm96",
-		string(raw): "import_key: holds 1001 versions that still decrypt, of which at most 1000 can be taken over: rewrap what the oldest made and raise min_decryption_version first",
+		string(raw): "import_key: holds 201 versions that still decrypt, of which at most 200 can be taken over: rewrap what the oldest made and raise min_decryption_version first",
 	} {
 		refusesImport(t, importing(nil, "import_key", text), want)
 	}

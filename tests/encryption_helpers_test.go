@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -50,12 +51,18 @@ func (c *clock) move(d time.Duration) error {
 // A keeper is a world whose role encrypts what lies in the tables of its database.
 type keeper struct {
 	*world
-	clock *clock // nil where it is the real one
+	clock *clock
+	// moving is held while the clock is, where somebody must not see that.
+	moving sync.Locker
 }
 
 // pass lets so much time pass at once.
 func (k *keeper) pass(d time.Duration) {
 	k.t.Helper()
+	if k.moving != nil {
+		k.moving.Lock()
+		defer k.moving.Unlock()
+	}
 	require.NoError(k.t, k.clock.move(d))
 }
 

@@ -39,7 +39,7 @@ func renderReencryption(s *backend.ReencryptionStatus) map[string]any {
 	}
 	targets := map[string]any{}
 	for name, t := range s.Targets {
-		targets[name] = renderTargetStatus(t)
+		targets[name] = renderTargetStatus(s.Job, t)
 	}
 	versions := map[string]any{}
 	for i := range s.Versions {
@@ -80,7 +80,7 @@ func reencryptionState(s *backend.ReencryptionStatus) string {
 	}
 }
 
-func renderTargetStatus(t backend.TargetStatus) map[string]any {
+func renderTargetStatus(job *rotation.Reencryption, t backend.TargetStatus) map[string]any {
 	out := map[string]any{
 		"state": "waiting", "rows_total": nil, "rows_done": 0, "rows_changed": 0, "rows_busy": 0, "rows_unreadable": 0, "unreadable": []any{},
 		"rows_per_second": 0, "seconds_left": nil, "versions": map[string]any{}, "foreign": 0, "error": nil,
@@ -90,16 +90,19 @@ func renderTargetStatus(t backend.TargetStatus) map[string]any {
 	}
 	out["error"] = orNull(t.Progress.Failure)
 	renderCounted(out, t.Progress)
+	p := t.Progress.Progress
+	// While another pass is waited for, what the last one could not rewrite is what people have to mend.
+	if job != nil && p.Version == job.Version {
+		out["rows_busy"], out["rows_unreadable"], out["unreadable"] = p.Busy, p.Unreadable, renderUnreadable(p.UnreadableKeys)
+	}
 	if !t.Current {
 		return out
 	}
-	p := t.Progress.Progress
 	out["state"] = "rewriting"
 	if p.Ended {
 		out["state"] = "done"
 	}
 	out["rows_total"], out["rows_done"], out["rows_changed"] = p.Total, p.Passed, p.Changed
-	out["rows_busy"], out["rows_unreadable"], out["unreadable"] = p.Busy, p.Unreadable, renderUnreadable(p.UnreadableKeys)
 	out["rows_per_second"] = int64(p.Rate())
 	if left := p.Left(); left > 0 {
 		out["seconds_left"] = int64(left / time.Second)

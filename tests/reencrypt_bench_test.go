@@ -35,9 +35,10 @@ const (
 
 // BenchmarkReencrypt compares the re-encryption of a table, from the request that starts it
 // until its last row is rewritten, the count before it included, with a loop of bare updates
-// of the same column in the same pages, and with what a client does that reads pages, lets
-// transit rewrap each by one request, and updates: all in one Vault, on one PostgreSQL over
-// TLS, that is durable, and on tables that begin alike. REENCRYPT_ROWS is how many rows
+// of the same column in the same pages, whose values the server makes (bare) or the client
+// sends (sent), and with what a client does that reads pages, lets transit rewrap each by
+// one request, and updates: all in one Vault, on one PostgreSQL over TLS, that is durable,
+// and on tables that begin alike. REENCRYPT_ROWS is how many rows
 // there are, by default a million.
 func BenchmarkReencrypt(b *testing.B) {
 	rows := 1_000_000
@@ -47,20 +48,23 @@ func BenchmarkReencrypt(b *testing.B) {
 		require.NoError(b, err, benchReencryptRows)
 	}
 	r := newRewriting(b, rows)
-	var bare, ours, transit time.Duration
+	var bare, sent, ours, transit time.Duration
 	var first, last uint64
 	for b.Loop() {
 		r.fill(b)
 		bare += r.bare(b)
+		sent += r.sent(b)
 		took, before, after := r.plugin(b)
 		ours, first, last = ours+took, max(first, before), max(last, after)
 		transit += r.transit(b)
 	}
 	total := float64(b.N * rows)
 	b.ReportMetric(total/bare.Seconds(), "bare-rows/s")
+	b.ReportMetric(total/sent.Seconds(), "sent-rows/s")
 	b.ReportMetric(total/ours.Seconds(), "plugin-rows/s")
 	b.ReportMetric(total/transit.Seconds(), "transit-rows/s")
 	b.ReportMetric(bare.Seconds()/ours.Seconds(), "plugin/bare")
+	b.ReportMetric(sent.Seconds()/ours.Seconds(), "plugin/sent")
 	b.ReportMetric(transit.Seconds()/ours.Seconds(), "plugin/transit")
 	b.ReportMetric(float64(first)/1e6, "first-half-MB")
 	b.ReportMetric(float64(last)/1e6, "last-half-MB")
@@ -79,6 +83,7 @@ type rewriting struct {
 
 const (
 	bareTable    = "public.cards_bare"
+	sentTable    = "public.cards_sent"
 	pluginTable  = "public.cards_plugin"
 	transitTable = "public.cards_transit"
 )
@@ -154,7 +159,7 @@ func (r *rewriting) exec(b *testing.B, statements ...string) {
 // fill makes the tables, each with the same rows under version 1.
 func (r *rewriting) fill(b *testing.B) {
 	b.Helper()
-	for i, table := range []string{bareTable, pluginTable, transitTable} {
+	for i, table := range []string{bareTable, sentTable, pluginTable, transitTable} {
 		r.exec(b, "DROP TABLE IF EXISTS "+table, "CREATE TABLE "+table+" (id bigint PRIMARY KEY, holder text, card text NOT NULL)")
 		if i > 0 {
 			r.exec(b, fmt.Sprintf("INSERT INTO %s SELECT * FROM %s ORDER BY id", table, bareTable))
@@ -184,6 +189,31 @@ func (r *rewriting) bare(b *testing.B) time.Duration {
 	took := time.Since(begin)
 	r.requireFollowed(b, bareTable)
 	return took
+}
+
+// sent updates all rows, page after page, with values that come from outside.
+func (r *rewriting) sent(b *testing.B) time.Duration {
+	b.Helper()
+	r.exec(b, "CHECKPOINT")
+	value := strings.Replace(r.seal([]byte("4111111111111111 of 100000")), ":v1:", ":v2:", 1)
+	begin := time.Now()
+	for from := 0; from < r.rows; from += benchPage {
+		var ids []int64
+		var cards []string
+		for id := from + 1; id <= min(from+benchPage, r.rows); id++ {
+			ids, cards = append(ids, int64(id)), append(cards, value)
+		}
+		r.update(b, sentTable, ids, cards)
+	}
+	took := time.Since(begin)
+	r.requireFollowed(b, sentTable)
+	return took
+}
+
+func (r *rewriting) update(b *testing.B, table string, ids []int64, cards []string) {
+	b.Helper()
+	_, err := r.conn.Exec(b.Context(), "UPDATE "+table+" t SET card = u.card FROM unnest($1::bigint[], $2::text[]) u(id, card) WHERE t.id = u.id", ids, cards)
+	require.NoError(b, err)
 }
 
 // transit is the client that an application would have without us.
@@ -223,8 +253,7 @@ func (r *rewriting) transit(b *testing.B) time.Duration {
 			require.Empty(b, one.Error)
 			cards[i] = one.Ciphertext
 		}
-		_, err = r.conn.Exec(b.Context(), "UPDATE "+transitTable+" t SET card = u.card FROM unnest($1::bigint[], $2::text[]) u(id, card) WHERE t.id = u.id", ids, cards)
-		require.NoError(b, err)
+		r.update(b, transitTable, ids, cards)
 	}
 	took := time.Since(begin)
 	r.requireFollowed(b, transitTable)

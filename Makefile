@@ -103,7 +103,7 @@ dev: check-go ## the demo's Vault and PostgreSQL, left running until Ctrl-C
 
 .PHONY: bench
 bench: check-go ## benchmarks, COUNT times each; compare runs with benchstat
-	@$(servers); go test -run '^$$' -bench '$(RUN)' -benchmem -count $(COUNT) -timeout 60m ./...
+	@$(servers); go test -run '^$$' -bench '$(RUN)' -benchmem -count $(COUNT) -timeout 3h ./...
 
 .PHONY: fuzz
 fuzz: check-go ## every fuzz test for FUZZTIME (10s)

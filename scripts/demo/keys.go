@@ -11,7 +11,7 @@ import (
 
 // keys shows API keys: one that calls make and end, and one that people make and end by hand.
 func keys(ctx context.Context, say *narrator, s *stage, _ *application) error {
-	say.heading("A third kind: API keys")
+	say.heading("A fourth kind: API keys")
 	say.text(`No real account is used here: %s is a stand-in, which answers as OpenAI's
 documentation says. That is why base_url and allow_insecure_http are given; OpenAI itself needs neither.
 The admin key makes the keys and ends them; no application ever sees it.

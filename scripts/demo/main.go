@@ -1,8 +1,9 @@
 // Command demo shows the plugin at work in a real Vault, against a real PostgreSQL: each step prints
 // the vault command that a person would type, runs it, and prints what it answered. Meanwhile an
-// application keeps logging in to the database, and nothing of this may cost it a login; and a
-// verifier keeps checking tokens, of which none may be refused. The providers of API keys are
-// stand-ins on this machine.
+// application keeps logging in to the database, and nothing of this may cost it a login; another one
+// reads and writes encrypted cards, each of which must be what was stored; and a verifier keeps
+// checking tokens, of which none may be refused. The providers of API keys are stand-ins on this
+// machine.
 //
 //	go run ./scripts/demo          the tour; it stops by itself after a minute and a half
 //	go run ./scripts/demo -keep    the same Vault and PostgreSQL, left running until Ctrl-C

@@ -22,6 +22,8 @@ const (
 	appName    = "orders-api"
 	issuerName = "issuer"
 	callerName = "assistant"
+	cardsName  = "cards-api"
+	cardsAdmin = "vault_cards"
 )
 
 // appPolicy is all that the application may do in Vault.
@@ -42,6 +44,15 @@ const callerPolicy = `path "rotation/creds/llm" {
 }
 `
 
+// cardsPolicy is all that the application that keeps cards may do in Vault.
+const cardsPolicy = `path "rotation/encrypt/cards" {
+  capabilities = ["update"]
+}
+path "rotation/decrypt/cards" {
+  capabilities = ["update"]
+}
+`
+
 // A stage is the two servers, the stand-ins of providers, and the folder in which the commands run.
 type stage struct {
 	postgres *pgtest.Server
@@ -49,6 +60,8 @@ type stage struct {
 	openai   *fakeapi.OpenAI
 	stripe   *fakeapi.Stripe
 	dir      string
+
+	cardsPassword string // of the application that keeps cards, in the database
 }
 
 // raise starts the servers and prepares the database as its administrator would.
@@ -94,7 +107,8 @@ func raise(ctx context.Context, say *narrator) (_ *stage, err error) {
 // prepareDatabase does what a database's owner does once: a group that owns what the application
 // uses, and an admin user for Vault who may make members of that group, and is no superuser.
 func (s *stage) prepareDatabase(ctx context.Context) error {
-	password := rand.Text()
+	password, cardsAdminPassword := rand.Text(), rand.Text()
+	s.cardsPassword = rand.Text()
 	if err := s.postgres.CreateDatabase(ctx, database, ""); err != nil {
 		return err
 	}
@@ -109,12 +123,17 @@ func (s *stage) prepareDatabase(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.prepareCards(ctx, s.cardsPassword, cardsAdminPassword); err != nil {
+		return err
+	}
 	for name, content := range map[string]string{
-		"admin-password.txt": password,
-		"postgres-ca.pem":    s.postgres.CAPEM(),
-		appName + ".hcl":     appPolicy,
-		issuerName + ".hcl":  issuerPolicy,
-		callerName + ".hcl":  callerPolicy,
+		"admin-password.txt":       password,
+		"cards-admin-password.txt": cardsAdminPassword,
+		"postgres-ca.pem":          s.postgres.CAPEM(),
+		appName + ".hcl":           appPolicy,
+		issuerName + ".hcl":        issuerPolicy,
+		callerName + ".hcl":        callerPolicy,
+		cardsName + ".hcl":         cardsPolicy,
 	} {
 		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(content), 0o600); err != nil {
 			return err

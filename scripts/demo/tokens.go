@@ -12,7 +12,7 @@ import (
 // tokens shows a role whose secret is a signing key: rotations break no token, and a leaked key is
 // of no use from the moment it is declared leaked.
 func tokens(ctx context.Context, say *narrator, s *stage, _ *application) error {
-	say.heading("Another kind: signing keys, and no token breaks")
+	say.heading("A third kind: signing keys, and no token breaks")
 	say.text(`A version of this role is a key that signs JSON Web Tokens. Vault signs; who verifies needs the
 public keys alone. The times are short here, so that there is something to see.
 `)

@@ -61,8 +61,16 @@ masked in this text only.) Its policy lets it read this one path and nothing els
 	}
 	say.text("From now on %q opens a new connection every 50 ms.", appName)
 
+	cards, stopCards, err := encryptCards(ctx, say, s)
+	if err != nil {
+		return err
+	}
+	defer stopCards()
+	follow := func(ctx context.Context, say *narrator, s *stage, _ *application) error {
+		return followCards(ctx, say, s, cards)
+	}
 	for _, part := range []func(context.Context, *narrator, *stage, *application) error{
-		rotate, emergency, rollback, tokens, keys, look,
+		rotate, emergency, rollback, tokens, keys, follow, look,
 	} {
 		if err := part(ctx, say, s, app); err != nil {
 			return err
@@ -314,6 +322,9 @@ func develop(ctx context.Context, say *narrator, s *stage) error {
   vault write rotation/roles/session type=jwt algorithm=ES256 allowed_claims=sub,aud
   vault write rotation/sign/session claims='{"sub": "user-1"}'
   curl $VAULT_ADDR/v1/rotation/jwks/session
+
+  vault write rotation/roles/cards type=encryption-key
+  vault write rotation/encrypt/cards plaintext=$(printf 4111-1111 | base64)
 
   vault write rotation/connections/openai type=openai project=%s \
     base_url=%s allow_insecure_http=true admin_key=@%s   # a stand-in, no account

@@ -29,7 +29,7 @@ func TestProbe(t *testing.T) {
 		f.add(t, rotation.Current)
 		const retired = "decrypt refuses what version 1 encrypted (it is retired: its key is destroyed)"
 		const passes = "; what version 2 encrypts is decrypted"
-		const disabled = "decrypt refuses what version 1 encrypted (it is disabled: a rollback to it brings it back while its key is kept)"
+		const disabled = "decrypt refuses what version 1 encrypted (it is disabled: reencrypt/:name/reopen lets it decrypt again while its key is kept)"
 		for name, c := range map[string]struct {
 			change func(t *rotator.Target)
 			want   rotator.Proof

@@ -86,7 +86,7 @@ func ended(v *rotation.Version) string {
 	case v.State == rotation.Current:
 		return "was ended by an emergency"
 	default:
-		return "is disabled: a rollback to it brings it back while its key is kept"
+		return "is disabled: reencrypt/:name/reopen lets it decrypt again while its key is kept"
 	}
 }
 

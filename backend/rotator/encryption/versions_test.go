@@ -17,9 +17,9 @@ func TestVersionsThatEnded(t *testing.T) {
 		want   string
 		missed bool
 	}{
-		"disabled":       {state(rotation.Disabled), "is disabled: a rollback to it brings it back while its key is kept", true},
+		"disabled":       {state(rotation.Disabled), "is disabled: reencrypt/:name/reopen lets it decrypt again while its key is kept", true},
 		"retired":        {state(rotation.Retired), "is retired: its key is destroyed", true},
-		"about to end":   {func(v *rotation.Version) { v.RetireBegun = at }, "is disabled: a rollback to it brings it back while its key is kept", true},
+		"about to end":   {func(v *rotation.Version) { v.RetireBegun = at }, "is disabled: reencrypt/:name/reopen lets it decrypt again while its key is kept", true},
 		"given up":       {state(rotation.Discarded), "was given up before it was used", false},
 		"to be given up": {func(v *rotation.Version) { v.State, v.Undo = rotation.Pending, true }, "was given up before it was used", false},
 		"a candidate":    {state(rotation.Pending), "is not in use yet", false},

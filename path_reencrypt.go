@@ -43,8 +43,8 @@ func (b *Backend) reencryptPath() *framework.Path {
 		HelpDescription: `
 After a rotation the job waits for reencrypt_after and for the maintenance window. It
 then rewrites the rows of every target, waits until what the earlier versions
-encrypted last has been stored (settle_period) and until the transactions of that
-time have ended, and counts. A version of which nothing is left ends; what is found
+encrypted has been stored and what was read of the rows decrypted (settle_period),
+and until the transactions of that time have ended, and counts. A version of which nothing is left ends; what is found
 begins another pass. Rows that do not decrypt are named by their key and are not
 touched: they keep every version that they may belong to.`,
 	}

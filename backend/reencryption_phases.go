@@ -216,8 +216,9 @@ func (e *Engine) settledAt(s *subject, numbers []int, policy *dataPolicy) time.T
 	return at
 }
 
-// settle waits until what the versions encrypted last has been stored. From then on only
-// a transaction that lives may still bring some of it.
+// settle waits until what the versions encrypted last has been stored, and what was read of
+// rows before they were rewritten has been decrypted, or stored again. From then on only a
+// transaction that lives may still bring some of it.
 func (e *Engine) settle(ctx context.Context, s *subject, policy *dataPolicy) error {
 	living, err := e.transactions(ctx, s)
 	if err != nil {

@@ -115,7 +115,9 @@ func (e *Engine) rewrite(ctx context.Context, s *subject, policy *dataPolicy) er
 		return err
 	}
 	return e.changeJob(ctx, s.name, job, func(s *subject, job *rotation.Reencryption) error {
-		job.To(rotation.Settling, later(e.clock.Now(), s.state.SettledAt(s.state.Holding(), policy.Settle)))
+		// From now on, and not from the rotation, which may be long ago: somebody may have read
+		// a row a moment before it was rewritten, and has yet to decrypt what stood there.
+		job.To(rotation.Settling, e.clock.Now().Add(policy.Settle))
 		s.dirtyIncidents()
 		return nil
 	})

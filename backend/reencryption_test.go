@@ -265,6 +265,23 @@ func TestDataFollowsARotationAndOnlyThenTheOldVersionEnds(t *testing.T) {
 	require.Equal(t, map[int]int{2: 2500}, v.readable())
 }
 
+// Whoever read a row a moment before it was rewritten decrypts what stood there, however
+// long ago the rotation was.
+func TestWhatWasReadBeforeARowWasRewrittenDecrypts(t *testing.T) {
+	t.Parallel()
+	v := newVault(t, 10, option.Values{"disable_automated_rotation": true, "reencrypt_after": int64(1200)})
+	v.Rotate()
+	v.Wait(19 * time.Minute)
+	old := string(v.cards.Get(key(1))[0])
+	v.waitUntil("rewritten", 5*time.Minute, func() bool { return v.readable()[2] == 10 })
+	for range 3 {
+		v.Wait(10 * time.Second)
+		_, err := decrypt(v.Engine(), old)
+		require.NoError(t, err)
+	}
+	v.waitUntil("disabled", 5*time.Minute, v.is(1, rotation.Disabled))
+}
+
 func TestASlowTransactionKeepsTheVersion(t *testing.T) {
 	t.Parallel()
 	v := newVault(t, 10, nil)

@@ -398,8 +398,9 @@ type DataKeeper interface {
 
 // DataPolicy is how data follows a new version.
 type DataPolicy struct {
-	// After is the wait before the first row is rewritten, Settle the time within which
-	// what was encrypted is stored, from when on a version encrypts no more.
+	// After is the wait before the first row is rewritten, Settle the one after the last, and
+	// after a version encrypted last: within it what was encrypted is stored, and what was
+	// read decrypted.
 	After, Settle time.Duration
 	// DestroyAfter is the wait between a version's end and that of its material; 0: it is
 	// kept for ever.

@@ -166,7 +166,7 @@ func (e *Engine) rewriteTarget(ctx context.Context, s *subject, policy *dataPoli
 			return e.targetFailed(ctx, s.name, job, t, err)
 		}
 	}
-	pass := &reencrypt.Pass{Table: table, Target: t.doc, Rewriter: rewriter, Now: e.clock.Now, Save: e.saving(s.name, job, t)}
+	pass := &reencrypt.Pass{Table: table, Target: t.doc, Rewriter: rewriter, Now: e.clock.Now, Save: e.saving(s.name, job, t), Wanted: e.stillWanted(s.name, job)}
 	if !job.Urgent {
 		pass.RowsPerSecond = policy.RowsPerSecond
 	}
@@ -231,6 +231,20 @@ func (e *Engine) saving(role string, job *rotation.Reencryption, t *target) func
 		}
 		noted = e.clock.Mono()
 		return e.noteProgress(ctx, role, job)
+	}
+}
+
+// stillWanted asks storage, and not what this process knows, whether a job is the one to run.
+func (e *Engine) stillWanted(role string, job *rotation.Reencryption) func(context.Context) error {
+	return func(ctx context.Context) error {
+		s, err := e.load(ctx, role)
+		if err != nil {
+			return err
+		}
+		if now := s.state.Reencryption; !now.Runs() || !now.Same(job) || s.state.Current != job.Version || !e.system.Writable() {
+			return errEnough
+		}
+		return nil
 	}
 }
 

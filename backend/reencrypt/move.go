@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -23,12 +24,13 @@ type item struct {
 // errSwap tells of a Table that does not keep its word.
 var errSwap = errors.New("a swap did not tell of each change what came of it")
 
-// move rewrites rows. One that somebody else wrote in between is read again, a few times.
-func (r *run) move(ctx context.Context, rows []Row) (tally, error) {
+// move rewrites rows that were read at a time. One that somebody else wrote in between is
+// read again, a few times.
+func (r *run) move(ctx context.Context, rows []Row, read time.Time) (tally, error) {
 	t := tally{rows: int64(len(rows))}
 	for try := 1; ; try++ {
 		items := r.rewrite(rows, &t)
-		moved, err := r.swap(ctx, items, &t)
+		moved, err := r.swap(ctx, items, read, &t)
 		if err != nil || len(moved) == 0 {
 			return t, err
 		}
@@ -37,6 +39,7 @@ func (r *run) move(ctx context.Context, rows []Row) (tally, error) {
 			return t, nil
 		}
 		// One that is not there any more needs nothing.
+		read = r.Now()
 		if rows, err = r.Table.Read(ctx, moved, r.done); err != nil {
 			return t, err
 		}
@@ -74,11 +77,14 @@ func (r *run) rewrite(rows []Row, t *tally) (items []item) {
 
 // swap writes rows, as many at a time as RowsPerSecond lets through together, and returns
 // the keys of those that have to be read again.
-func (r *run) swap(ctx context.Context, items []item, t *tally) (moved []Key, err error) {
+func (r *run) swap(ctx context.Context, items []item, read time.Time, t *tally) (moved []Key, err error) {
 	for len(items) > 0 {
 		part := items[:min(len(items), r.burst)]
 		items = items[len(part):]
 		if err := r.wait(ctx, len(part)); err != nil {
+			return nil, err
+		}
+		if err := r.wanted(ctx, read); err != nil {
 			return nil, err
 		}
 		changes := make([]Change, len(part))
@@ -99,6 +105,16 @@ func (r *run) swap(ctx context.Context, items []item, t *tally) (moved []Key, er
 		}
 	}
 	return moved, nil
+}
+
+// wanted looks whether rows that were read a while ago are to be written. The clock of the
+// wall counts too: the other one stands still while a machine is suspended.
+func (r *run) wanted(ctx context.Context, read time.Time) error {
+	now := r.Now()
+	if r.Wanted == nil || max(now.Sub(read), now.Round(0).Sub(read.Round(0))) < fresh {
+		return nil
+	}
+	return r.Wanted(ctx)
 }
 
 // came takes note of what came of a row, and tells whether it has to be read again.

@@ -21,7 +21,11 @@ type Pass struct {
 	// Save stores how far the pass is; an error ends it. It is called by one at a time, and
 	// once more at the end, whatever the context.
 	Save func(context.Context, Progress) error
-	Now  func() time.Time
+	// Wanted asks storage whether the pass is, before rows are written that were read a while
+	// ago; nil: always. A process that was frozen may have been deposed meanwhile, and what it
+	// holds would be written for a version that has ended since.
+	Wanted func(context.Context) error
+	Now    func() time.Time
 
 	Workers int           // pages that are worked on at a time; default DefaultWorkers
 	Batch   int           // rows of a page, at most; default DefaultBatch
@@ -52,6 +56,8 @@ const (
 	maxLocked = 10_000
 	// saveTimeout bounds the last Save of a pass that was ended.
 	saveTimeout = 5 * time.Second
+	// fresh is for how long rows that were read are written without a further look.
+	fresh = 15 * time.Second
 )
 
 // Run goes on from where an earlier run was, with the version that was current then, or
@@ -63,7 +69,8 @@ func (p *Pass) Run(ctx context.Context, from Progress) (Progress, error) {
 	r := &run{Pass: p, done: p.Rewriter.Done(), begun: p.Now(), at: from}
 	r.workers, r.batch, r.every = orDefault(p.Workers, DefaultWorkers), orDefault(p.Batch, DefaultBatch), orDefault(p.Every, DefaultEvery)
 	r.limit, r.burst = rate.NewLimiter(rate.Inf, 0), r.batch
-	if p.RowsPerSecond > 0 {
+	if p.RowsPerSecond > 0 { // no page is worked on for long
+		r.batch = min(r.batch, 5*p.RowsPerSecond)
 		r.burst = min(r.batch, p.RowsPerSecond)
 		r.limit = rate.NewLimiter(rate.Limit(p.RowsPerSecond), r.burst)
 	}
@@ -126,6 +133,7 @@ type run struct {
 type page struct {
 	number int
 	rows   []Row
+	read   time.Time
 	last   Key
 	result tally
 }
@@ -161,6 +169,7 @@ func (r *run) readAll(ctx context.Context, after Key, room chan<- struct{}, read
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+		asked := r.Now()
 		rows, err := r.Table.Page(ctx, after, limit, r.done)
 		if err != nil || len(rows) == 0 {
 			return err
@@ -170,7 +179,7 @@ func (r *run) readAll(ctx context.Context, after Key, room chan<- struct{}, read
 		limit = min(r.batch, 2*len(rows)+1)
 		after = rows[len(rows)-1].Key
 		select {
-		case read <- &page{number: number, rows: rows, last: after}:
+		case read <- &page{number: number, rows: rows, read: asked, last: after}:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -180,7 +189,7 @@ func (r *run) readAll(ctx context.Context, after Key, room chan<- struct{}, read
 func (r *run) work(ctx context.Context, read <-chan *page, worked chan<- *page) error {
 	for p := range read {
 		var err error
-		if p.result, err = r.move(ctx, p.rows); err != nil {
+		if p.result, err = r.move(ctx, p.rows, p.read); err != nil {
 			return err
 		}
 		p.rows = nil
@@ -239,13 +248,14 @@ func (r *run) add(t *tally) {
 func (r *run) lockedRows(ctx context.Context) error {
 	for len(r.locked) > 0 {
 		keys := r.locked[:min(len(r.locked), r.batch)]
+		asked := r.Now()
 		rows, err := r.Table.Read(ctx, keys, r.done)
 		if err != nil {
 			return err
 		}
 		for len(rows) > 0 { // they may have grown since
 			n := fitting(rows)
-			result, err := r.move(ctx, rows[:n])
+			result, err := r.move(ctx, rows[:n], asked)
 			if err != nil {
 				return err
 			}

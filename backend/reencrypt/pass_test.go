@@ -442,3 +442,35 @@ func TestPreparedInMemory(t *testing.T) {
 	tx.Prepare()
 	require.Equal(t, "x", string(r.table.Get(key(0))[0]))
 }
+
+// Rows that were read a while ago are not written before somebody has said that this is still
+// wanted: the process may have been frozen, and deposed.
+func TestRowsOfLongAgoAreNotWrittenUnasked(t *testing.T) {
+	db := reencrypttest.New()
+	table := db.Create("t", []string{"id"}, "v")
+	require.NoError(t, table.Put(reencrypt.Key{"1"}, reencrypttest.Seal(1, []byte("x"), nil, nil)))
+	target := &reencrypt.Target{Table: "t", KeyColumns: []string{"id"}, Columns: []string{"v"}}
+	opened, err := db.Open(t.Context(), target)
+	require.NoError(t, err)
+	var minutes atomic.Int64
+	db.Fault = func(op reencrypttest.Op, after bool) error {
+		if op == reencrypttest.Page && after {
+			minutes.Add(1)
+		}
+		return nil
+	}
+	deposed := errors.New("deposed")
+	pass := &reencrypt.Pass{
+		Table: opened, Target: target, Rewriter: reencrypttest.Rewriter(2), Workers: 1, Now: func() time.Time { return time.Unix(60*minutes.Load(), 0) },
+		Save: func(context.Context, reencrypt.Progress) error { return nil }, Wanted: func(context.Context) error { return deposed },
+	}
+	_, err = pass.Run(t.Context(), reencrypt.Progress{})
+	require.ErrorIs(t, err, deposed)
+	version, _ := reencrypttest.VersionOf(table.Get(reencrypt.Key{"1"})[0])
+	require.Equal(t, 1, version)
+	pass.Wanted = func(context.Context) error { return nil }
+	_, err = pass.Run(t.Context(), reencrypt.Progress{})
+	require.NoError(t, err)
+	version, _ = reencrypttest.VersionOf(table.Get(reencrypt.Key{"1"})[0])
+	require.Equal(t, 2, version)
+}

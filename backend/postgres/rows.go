@@ -123,9 +123,10 @@ func arrayParam(oid uint32, elements [][]byte) param {
 const binaryFormat = 1
 
 // query runs one statement whose results are text or bytea, and gives row what each row
-// holds, which is valid during the call. The driver's own conversions would cost more than
-// all else that a pass does beside the server. The error is the driver's.
-func query(ctx context.Context, conn *pgxpool.Conn, sql string, params []param, row func(values [][]byte)) error {
+// holds, which is valid during the call. It tells how many rows there were, or were
+// changed. The driver's own conversions would cost more than all else that a pass does
+// beside the server. The error is the driver's.
+func query(ctx context.Context, conn *pgxpool.Conn, sql string, params []param, row func(values [][]byte)) (int64, error) {
 	values, oids := make([][]byte, len(params)), make([]uint32, len(params))
 	for i, p := range params {
 		values[i], oids[i] = p.value, p.oid
@@ -134,8 +135,8 @@ func query(ctx context.Context, conn *pgxpool.Conn, sql string, params []param, 
 	for reader.NextRow() {
 		row(reader.Values())
 	}
-	_, err := reader.Close()
-	return err
+	tag, err := reader.Close()
+	return tag.RowsAffected(), err
 }
 
 // rowsError classifies an error of a statement about rows. The server's sentences about

@@ -13,14 +13,34 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/reencrypt"
 )
 
-// Page implements reencrypt.Table. The server knows how large values are before it reads
-// them, so their sum is taken there. The first row comes whatever its size.
+// Page implements reencrypt.Table. Where no row holds more than its share of PageBytes, they
+// need not be added up, which would take as long again as to read them. The values of one
+// that does hold more do not travel, and then the page is read as its sum allows.
 func (t *table) Page(ctx context.Context, after reencrypt.Key, limit int, done string) ([]reencrypt.Row, error) {
 	p := params{}
+	first, err := t.first(after, limit, done, &p)
+	if err != nil {
+		return nil, err
+	}
+	sql := fmt.Sprintf("SELECT %s, large FROM (SELECT *, %s > %d AS large FROM (%s) first_rows) sized ORDER BY %s",
+		t.outputs(func(v string) string { return "CASE WHEN large THEN NULL ELSE " + v + " END" }), t.size(), reencrypt.PageBytes/limit, first, t.sorted("sized."))
+	large := false
+	rows, err := t.rows(ctx, sql, p, func(values [][]byte) bool {
+		large = large || values[len(values)-1][0] != 0
+		return !large
+	})
+	if err == nil && large {
+		return t.summed(ctx, first, p)
+	}
+	return rows, err
+}
+
+// first selects the first rows after a key.
+func (t *table) first(after reencrypt.Key, limit int, done string, p *params) (string, error) {
 	where := ""
 	if after != nil {
 		if len(after) != len(t.keys) {
-			return nil, errKey()
+			return "", errKey()
 		}
 		values := make([]string, len(t.keys))
 		for i := range t.keys {
@@ -29,13 +49,18 @@ func (t *table) Page(ctx context.Context, after reencrypt.Key, limit int, done s
 		}
 		where = fmt.Sprintf("WHERE ROW(%s) %s ROW(%s)", t.keyList(), t.operator(">"), strings.Join(values, ", "))
 	}
-	fields := t.fields(done, &p)
+	return fmt.Sprintf("SELECT %s FROM %s t %s ORDER BY %s LIMIT %d", t.fields(done, p), t.name, where, t.keyList(), limit), nil
+}
+
+// summed reads as many of the first rows as PageBytes has room for. The server knows how
+// large values are before it reads them, so their sum is taken there. The first row comes
+// whatever its size.
+func (t *table) summed(ctx context.Context, first string, p params) ([]reencrypt.Row, error) {
 	sql := fmt.Sprintf(`SELECT %[1]s FROM (
-	SELECT *, sum(%[2]s) OVER (ORDER BY %[3]s ROWS UNBOUNDED PRECEDING) - (%[2]s) AS before_it
-	FROM (SELECT %[4]s FROM %[5]s t %[6]s ORDER BY %[7]s LIMIT %[8]d) first_rows
-) sized WHERE before_it < %[9]d ORDER BY %[10]s`,
-		t.outputs(), t.size(), t.sorted(""), fields, t.name, where, t.keyList(), limit, reencrypt.PageBytes, t.sorted("sized."))
-	return t.rows(ctx, sql, p)
+	SELECT *, sum(%[2]s) OVER (ORDER BY %[3]s ROWS UNBOUNDED PRECEDING) - (%[2]s) AS before_it FROM (%[4]s) first_rows
+) sized WHERE before_it < %[5]d ORDER BY %[6]s`,
+		t.outputs(itself), t.size(), t.sorted(""), first, reencrypt.PageBytes, t.sorted("sized."))
+	return t.rows(ctx, sql, p, nil)
 }
 
 // Read implements reencrypt.Table.
@@ -46,14 +71,20 @@ func (t *table) Read(ctx context.Context, keys []reencrypt.Key, done string) ([]
 		return nil, err
 	}
 	fields := t.fields(done, &p)
-	sql := fmt.Sprintf("SELECT %s FROM (SELECT %s FROM %s, %s t WHERE %s) found", t.outputs(), fields, given.from(), t.name, t.matches())
-	return t.rows(ctx, sql, p)
+	sql := fmt.Sprintf("SELECT %s FROM (SELECT %s FROM %s, %s t WHERE %s) found", t.outputs(itself), fields, given.from(), t.name, t.matches())
+	return t.rows(ctx, sql, p, nil)
 }
 
-// rows runs a query whose columns are those of outputs.
-func (t *table) rows(ctx context.Context, sql string, p params) (rows []reencrypt.Row, err error) {
+// rows runs a query whose first columns are those of outputs, and keeps, where keep is not
+// nil, the rows that it says.
+func (t *table) rows(ctx context.Context, sql string, p params, keep func(values [][]byte) bool) (rows []reencrypt.Row, err error) {
 	err = t.db.withRows(ctx, func(ctx context.Context, conn *pgxpool.Conn) error {
-		return t.db.rowsError(query(ctx, conn, sql, p, func(values [][]byte) { rows = append(rows, t.row(values)) }))
+		_, err := query(ctx, conn, sql, p, func(values [][]byte) {
+			if keep == nil || keep(values) {
+				rows = append(rows, t.row(values))
+			}
+		})
+		return t.db.rowsError(err)
 	})
 	if err != nil {
 		return nil, in("read rows of "+t.name, err)
@@ -124,14 +155,17 @@ func (t *table) fields(done string, p *params) string {
 	return strings.Join(fields, ", ")
 }
 
-// outputs are fields as they travel: keys as text, in the order they have in a Key.
-func (t *table) outputs() string {
+// outputs are fields as they travel: keys as text, in the order they have in a Key, and
+// what each makes of the others.
+func (t *table) outputs(each func(string) string) string {
 	list := make([]string, len(t.keys), len(t.keys)+1)
 	for i := range t.keys {
 		list[t.keys[i].place] = fmt.Sprintf("s%d::text", i+1)
 	}
-	return strings.Join(append(list, t.values(func(v string) string { return v })), ", ")
+	return strings.Join(append(list, t.values(each)), ", ")
 }
+
+func itself(field string) string { return field }
 
 // values lists the names of fields that are not of the key.
 func (t *table) values(each func(string) string) string {

@@ -51,6 +51,8 @@ type Error struct {
 	Code    string // SQLSTATE
 	Message string
 	Routine string // the server's function that raised it; never localised
+	// within tells that it was raised by what a statement set off, such as a trigger.
+	within bool
 }
 
 // Error implements error.
@@ -108,7 +110,8 @@ func classify(err error, secrets ...secret.String) error {
 // and for a failed authentication by other means (a certificate, ident), which say
 // nothing about the credential.
 func fromServer(pgErr *pgconn.PgError, secrets []secret.String) error {
-	e := &Error{Code: clean(pgErr.Code, nil), Message: clean(pgErr.Message, secrets), Routine: pgErr.Routine}
+	e := &Error{Code: clean(pgErr.Code, nil), Message: clean(pgErr.Message, secrets), Routine: pgErr.Routine,
+		within: pgErr.Where != "" || pgErr.InternalQuery != ""}
 	kind := fault.Target
 	switch {
 	case e.Code == CodeInvalidPassword,

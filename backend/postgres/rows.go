@@ -3,9 +3,12 @@ package postgres
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"maps"
+	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -50,6 +53,7 @@ func (db *DB) rows() (*pgxpool.Pool, error) {
 		return nil, err
 	}
 	config.ConnConfig.DialFunc = db.conns.dial
+	config.ConnConfig.ValidateConnect = onPrimary(config.ConnConfig.ValidateConnect)
 	config.MaxConns, config.MinConns, config.MinIdleConns = int32(db.config.MaxOpen), 0, 0
 	config.MaxConnIdleTime, config.PingTimeout = rowsIdle, db.config.ConnectTimeout
 	if db.config.MaxLifetime > 0 {
@@ -63,8 +67,93 @@ func (db *DB) rows() (*pgxpool.Pool, error) {
 	return pool, nil
 }
 
-// withRows runs do on a session in the connection's own database.
+// onPrimary passes over hosts that are standbys: they lag behind, and know neither the
+// locks nor the transactions of their primary.
+func onPrimary(also pgconn.ValidateConnectFunc) pgconn.ValidateConnectFunc {
+	return func(ctx context.Context, conn *pgconn.PgConn) error {
+		if err := pgconn.ValidateConnectTargetSessionAttrsPrimary(ctx, conn); err != nil || also == nil {
+			return err
+		}
+		return also(ctx, conn)
+	}
+}
+
+// primary refuses a session on a standby. What pools sessions may lead elsewhere than the
+// login did.
+func (s *Session) primary(ctx context.Context) error {
+	var standby bool
+	if _, err := s.Row(ctx, "SELECT pg_is_in_recovery()", nil, &standby); err != nil {
+		return err
+	}
+	if standby {
+		return errStandby(pgconn.ErrStandbyConnection)
+	}
+	return nil
+}
+
+func errStandby(cause error) error {
+	return &fault.Error{Kind: fault.Unreachable, Message: "PostgreSQL is a standby there, which lags behind and knows no transactions: rows are counted and moved on the primary alone", Err: cause}
+}
+
+// withRows runs do on a session in the connection's own database. It ends as soon as
+// nothing has come of a statement for much longer than the server lets one run.
 func (db *DB) withRows(ctx context.Context, do func(context.Context, *pgxpool.Conn) error) error {
+	dialling := 2 * time.Duration(len(db.config.Address.Hosts)) * db.config.ConnectTimeout // with TLS, and without
+	ctx, hung := watch(ctx, db.config.StatementTimeout+answerMargin+dialling)
+	err := db.withRowsFor(ctx, func(ctx context.Context, conn *pgxpool.Conn) error {
+		progress(ctx, db.config.StatementTimeout+answerMargin)
+		return do(ctx, conn)
+	})
+	if hung() && err != nil {
+		return &fault.Error{Kind: fault.Unreachable, Message: "PostgreSQL did not answer in time, and the session was given up", Err: context.DeadlineExceeded}
+	}
+	return err
+}
+
+// answerMargin is for how much longer than statement_timeout an answer is waited for.
+const answerMargin = 5 * time.Second
+
+// watched ends a context when nothing happens.
+type watched struct {
+	timer *time.Timer
+	limit atomic.Int64
+	fired atomic.Bool
+}
+
+type watchedKey struct{}
+
+// watch ends a context after a limit that progress begins anew. The function it returns
+// ends it too, and tells whether the limit did.
+func watch(ctx context.Context, limit time.Duration) (context.Context, func() bool) {
+	w := &watched{}
+	ctx, cancel := context.WithCancel(ctx)
+	w.timer = time.AfterFunc(limit, func() {
+		w.fired.Store(true)
+		cancel()
+	})
+	return context.WithValue(ctx, watchedKey{}, w), func() bool {
+		w.timer.Stop()
+		cancel()
+		return w.fired.Load()
+	}
+}
+
+// progress begins the limit of a watched context anew; with 0, the last one.
+func progress(ctx context.Context, limit time.Duration) {
+	w, ok := ctx.Value(watchedKey{}).(*watched)
+	if !ok {
+		return
+	}
+	if limit > 0 {
+		w.limit.Store(int64(limit))
+	}
+	if w.timer.Stop() { // else it has fired
+		w.timer.Reset(time.Duration(w.limit.Load()))
+	}
+}
+
+// withRowsFor is withRows for as long as the context lets it.
+func (db *DB) withRowsFor(ctx context.Context, do func(context.Context, *pgxpool.Conn) error) error {
 	ctx, cancel := db.bound(ctx)
 	defer cancel()
 	pool, err := db.rows()
@@ -72,7 +161,10 @@ func (db *DB) withRows(ctx context.Context, do func(context.Context, *pgxpool.Co
 		return err
 	}
 	conn, err := pool.Acquire(ctx)
-	if err != nil {
+	switch {
+	case errors.Is(err, pgconn.ErrStandbyConnection):
+		return in(clean(driverText(err), []secret.String{db.config.Password}), errStandby(pgconn.ErrStandbyConnection))
+	case err != nil:
 		return asAdmin(classify(err, db.config.Password))
 	}
 	defer conn.Release()
@@ -127,6 +219,7 @@ const binaryFormat = 1
 // changed. The driver's own conversions would cost more than all else that a pass does
 // beside the server. The error is the driver's.
 func query(ctx context.Context, conn *pgxpool.Conn, sql string, params []param, row func(values [][]byte)) (int64, error) {
+	progress(ctx, 0)
 	values, oids := make([][]byte, len(params)), make([]uint32, len(params))
 	for i, p := range params {
 		values[i], oids[i] = p.value, p.oid
@@ -137,13 +230,4 @@ func query(ctx context.Context, conn *pgxpool.Conn, sql string, params []param, 
 	}
 	tag, err := reader.Close()
 	return tag.RowsAffected(), err
-}
-
-// rowsError classifies an error of a statement about rows. The server's sentences about
-// values quote them.
-func (db *DB) rowsError(err error) error {
-	if refusesRow(err) {
-		return fault.New(fault.Target, "PostgreSQL does not take a value of a row or key (SQLSTATE %s)", stateOf(err))
-	}
-	return classify(err, db.config.Password)
 }

@@ -45,12 +45,14 @@ func (s *Session) Literal(text string) (string, error) {
 
 // Exec runs one statement.
 func (s *Session) Exec(ctx context.Context, sql string, args ...any) error {
+	progress(ctx, 0)
 	_, err := s.q.Exec(ctx, sql, args...)
 	return classify(err, s.secrets...)
 }
 
 // Row reads the first row of a query into dest, and tells whether there was one.
 func (s *Session) Row(ctx context.Context, sql string, args []any, dest ...any) (found bool, err error) {
+	progress(ctx, 0)
 	rows, err := s.q.Query(ctx, sql, args...)
 	if err != nil {
 		return false, classify(err, s.secrets...)
@@ -68,6 +70,7 @@ func (s *Session) Row(ctx context.Context, sql string, args []any, dest ...any) 
 
 // Each calls row for each row of a query, with the function that reads it.
 func (s *Session) Each(ctx context.Context, sql string, args []any, row func(scan func(dest ...any) error) error) error {
+	progress(ctx, 0)
 	rows, err := s.q.Query(ctx, sql, args...)
 	if err != nil {
 		return classify(err, s.secrets...)

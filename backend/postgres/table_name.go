@@ -29,7 +29,8 @@ func ParseTableName(text string) (TableName, error) {
 }
 
 // ParseTablePattern reads a name in which asterisks stand for anything within the schema's
-// name, or within the table's.
+// name, or within the table's. In double quotes, where they would stand for themselves, they
+// are refused.
 func ParseTablePattern(text string) (TableName, bool) {
 	parts, ok := splitName(text, true)
 	if !ok || len(parts) != 2 {
@@ -49,6 +50,8 @@ func splitName(text string, pattern bool) (parts []string, ok bool) {
 		part, rest, ok := cutQuoted(text)
 		if !strings.HasPrefix(text, `"`) {
 			part, rest, ok = cutPlain(text, pattern)
+		} else if pattern && strings.Contains(part, "*") {
+			return nil, false
 		}
 		if !ok || part == "" {
 			return nil, false

@@ -33,8 +33,6 @@ type table struct {
 	columns []column
 	// context and data are nil where the target has no such column.
 	context, data *column
-	// namespace, where it is not empty, is the schema of the operators that compare keys.
-	namespace string
 }
 
 // column is one whose values are read.
@@ -64,24 +62,26 @@ func (c *column) read() string {
 type keyColumn struct {
 	name  string
 	place int    // in a Key
-	kind  string // its type
+	kind  string // its type, below all domains, whose checks are nothing to be asked
 	// collation is the index's; empty where the type has none.
 	collation string
+	// cast tells that the column has to be made its type before it is compared.
+	cast bool
 }
 
 // of is the column as the index sorts it.
-func (k *keyColumn) of() string { return "t." + k.name + k.collation }
+func (k *keyColumn) of() string {
+	if k.cast {
+		return "(t." + k.name + "::" + k.kind + ")" + k.collation
+	}
+	return "t." + k.name + k.collation
+}
 
 // value makes of a text what is compared with the column.
 func (k *keyColumn) value(text string) string { return "(" + text + "::" + k.kind + ")" + k.collation }
 
-// operator is how keys are compared.
-func (t *table) operator(name string) string {
-	if t.namespace == "" {
-		return name
-	}
-	return "OPERATOR(" + t.namespace + "." + name + ")"
-}
+// operator is how keys are compared: never by an operator of somebody else's.
+func (t *table) operator(name string) string { return "OPERATOR(pg_catalog." + name + ")" }
 
 // relation is what the catalog says of a table.
 type relation struct {
@@ -125,7 +125,10 @@ func (d *Tables) Open(ctx context.Context, target *reencrypt.Target) (reencrypt.
 		if err := o.columns(ctx); err != nil {
 			return err
 		}
-		return o.index(ctx)
+		if err := o.index(ctx); err != nil {
+			return err
+		}
+		return o.code(ctx)
 	})
 	if err != nil {
 		return nil, err

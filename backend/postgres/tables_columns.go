@@ -14,10 +14,16 @@ type attribute struct {
 	shown               string
 	notNull, generated  bool
 	mayRead, mayUpdate  bool
-	typeSchema, typName string
+	typeSchema, typName string // below all domains
+	// ownText tells that the server itself makes texts of its values, and values of texts.
+	ownText bool
+	// ofEnum is a domain over an enum: the one is not compared with the other.
+	ofEnum bool
 }
 
-// attributesQuery follows domains to the type below them.
+// attributesQuery follows domains to the type below them. Its text is made by the server's
+// own functions where it is one of pg_catalog, or an enum, and there is no cast by a
+// function of somebody else's.
 const attributesQuery = `
 WITH RECURSIVE base AS (
 	SELECT a.attnum, t.oid, t.typtype, t.typbasetype, t.typname, t.typnamespace
@@ -28,9 +34,13 @@ WITH RECURSIVE base AS (
 )
 SELECT a.attname::text, a.attnum, CASE WHEN b.typnamespace = 'pg_catalog'::regnamespace THEN b.typname::text ELSE '' END,
 	format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated <> '',
-	has_column_privilege($1, a.attnum, 'SELECT'), has_column_privilege($1, a.attnum, 'UPDATE'), n.nspname::text, t.typname::text
+	has_column_privilege($1, a.attnum, 'SELECT'), has_column_privilege($1, a.attnum, 'UPDATE'), n.nspname::text, b.typname::text,
+	(b.typnamespace = 'pg_catalog'::regnamespace OR b.typtype = 'e') AND NOT EXISTS (SELECT FROM pg_cast c JOIN pg_proc f ON f.oid = c.castfunc
+		WHERE (c.castsource = b.oid AND c.casttarget = 'text'::regtype OR c.casttarget = b.oid AND c.castsource = 'text'::regtype)
+			AND f.pronamespace <> 'pg_catalog'::regnamespace),
+	b.typtype = 'e' AND b.oid <> a.atttypid
 FROM pg_attribute a JOIN base b ON b.attnum = a.attnum AND b.typtype <> 'd'
-	JOIN pg_type t ON t.oid = a.atttypid JOIN pg_namespace n ON n.oid = t.typnamespace
+	JOIN pg_namespace n ON n.oid = b.typnamespace
 WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped`
 
 // columns looks at all columns that the target names.
@@ -39,7 +49,7 @@ func (o *opening) columns(ctx context.Context) error {
 	err := o.s.Each(ctx, attributesQuery, []any{o.table.oid}, func(scan func(...any) error) error {
 		var name string
 		var a attribute
-		err := scan(&name, &a.number, &a.base, &a.shown, &a.notNull, &a.generated, &a.mayRead, &a.mayUpdate, &a.typeSchema, &a.typName)
+		err := scan(&name, &a.number, &a.base, &a.shown, &a.notNull, &a.generated, &a.mayRead, &a.mayUpdate, &a.typeSchema, &a.typName, &a.ownText, &a.ofEnum)
 		all[name] = &a
 		return err
 	})
@@ -56,7 +66,7 @@ func (o *opening) columns(ctx context.Context) error {
 			return fault.Field("key_columns", "must be NOT NULL, which %s is not: take the columns of the primary key", Ident(name))
 		}
 		o.numbers[name] = a.number
-		o.table.keys = append(o.table.keys, keyColumn{name: Ident(name), place: place, kind: Ident(a.typeSchema) + "." + Ident(a.typName)})
+		o.table.keys = append(o.table.keys, keyColumn{name: Ident(name), place: place, kind: Ident(a.typeSchema) + "." + Ident(a.typName), cast: a.ofEnum})
 	}
 	for _, name := range o.target.Columns {
 		c, err := o.ciphertexts(name, all)
@@ -78,6 +88,8 @@ func (o *opening) readable(field, name string, all map[string]*attribute) (*attr
 	switch {
 	case a == nil:
 		return nil, fault.Field(field, "names %s, which %s does not have: names are taken as they are, without quotes", Ident(name), o.table.name)
+	case !a.ownText:
+		return nil, fault.Field(field, "must not name %s, of the type %s: reading it would run what others may have written, so that it must be a type of the server's own, an enum or a domain, without a cast to or from text of somebody else's", Ident(name), a.shown)
 	case !a.mayRead:
 		return nil, fault.Field(field, "names %s, which the connection's user may not read: grant it SELECT", Ident(name))
 	}

@@ -18,12 +18,15 @@ import (
 // for nobody.
 func (d *Tables) Count(ctx context.Context, tables []reencrypt.Table) ([]reencrypt.Counts, error) {
 	counts := make([]reencrypt.Counts, len(tables))
-	err := d.db.withRows(ctx, func(ctx context.Context, conn *pgxpool.Conn) error {
+	err := d.db.withRowsFor(ctx, func(ctx context.Context, conn *pgxpool.Conn) error {
 		tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
 		if err != nil {
 			return classify(err, d.db.config.Password)
 		}
 		return d.db.transact(ctx, tx, func(ctx context.Context, s *Session) error {
+			if err := s.primary(ctx); err != nil {
+				return err
+			}
 			if err := s.Exec(ctx, "SET LOCAL enable_seqscan = on"); err != nil {
 				return err
 			}
@@ -33,7 +36,7 @@ func (d *Tables) Count(ctx context.Context, tables []reencrypt.Table) ([]reencry
 					return fault.New(fault.Internal, "a table of another database cannot be counted here")
 				}
 				if counts[i], err = t.count(ctx, s); err != nil {
-					return in("count the values of "+t.name, err)
+					return in("count the values of "+t.name, withoutRows(err))
 				}
 			}
 			return nil

@@ -30,9 +30,9 @@ func (t *table) Page(ctx context.Context, after reencrypt.Key, limit int, done s
 		return !large
 	})
 	if err == nil && large {
-		return t.summed(ctx, first, p)
+		rows, err = t.summed(ctx, first, p)
 	}
-	return rows, err
+	return rows, cursorError(after, err)
 }
 
 // first selects the first rows after a key.
@@ -40,7 +40,7 @@ func (t *table) first(after reencrypt.Key, limit int, done string, p *params) (s
 	where := ""
 	if after != nil {
 		if len(after) != len(t.keys) {
-			return "", errKey()
+			return "", errCursor()
 		}
 		values := make([]string, len(t.keys))
 		for i := range t.keys {

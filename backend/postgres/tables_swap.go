@@ -106,7 +106,7 @@ func (t *table) swap(ctx context.Context, conn *pgxpool.Conn, b *batch) error {
 		}
 		return t.swap(ctx, conn, b.part(half, len(b.changes)))
 	default:
-		return classify(err, t.db.config.Password)
+		return t.db.rowsError(err)
 	}
 }
 

@@ -33,10 +33,15 @@ SELECT transaction::text || ':' || extract(epoch FROM prepared)::text || ':' || 
 FROM pg_prepared_xacts WHERE database = current_database() ORDER BY prepared, gid`
 
 // Transactions implements reencrypt.Database. A transaction that is prepared in this moment
-// is in the second list before it leaves the first, so they are asked for in this order.
+// is in the second list before it leaves the first, so they are asked for in this order. A
+// standby knows neither; one that was promoted knows both, and a session does not outlive
+// the opposite.
 func (d *Tables) Transactions(ctx context.Context) (all []reencrypt.Transaction, err error) {
 	err = d.db.withRows(ctx, func(ctx context.Context, conn *pgxpool.Conn) error {
 		s := d.db.session(conn)
+		if err := s.primary(ctx); err != nil {
+			return err
+		}
 		err := s.Each(ctx, livingQuery, nil, func(scan func(...any) error) error {
 			var id, user, application, state, since string
 			var pid int32
@@ -59,7 +64,7 @@ func (d *Tables) Transactions(ctx context.Context) (all []reencrypt.Transaction,
 				return err
 			}
 			what := fmt.Sprintf("prepared transaction %q of %s, since %s", gid, Ident(owner), since)
-			all = append(all, reencrypt.Transaction{ID: "prepared:" + id, What: clean(what, s.secrets)})
+			all = append(all, reencrypt.Transaction{ID: "prepared:" + id, What: clean(what, s.secrets), Prepared: true})
 			return nil
 		})
 	})

@@ -51,7 +51,7 @@ func (o *connectionOptions) admits(name postgres.TableName) bool {
 func (o *connectionOptions) checkAllowedTables() error {
 	for i, text := range o.AllowedTables {
 		if _, ok := postgres.ParseTablePattern(text); !ok {
-			return fault.Field("allowed_tables", `entry %d must be schema.table, in which * stands for anything within a name and odd names are in double quotes, such as billing.* or "Sales".orders`, i+1)
+			return fault.Field("allowed_tables", `entry %d must be schema.table, in which * stands for anything within a name and odd names, without *, are in double quotes, such as billing.* or "Sales".orders`, i+1)
 		}
 	}
 	return nil

@@ -52,7 +52,7 @@ func TestAllowedTables(t *testing.T) {
 		_, err = db.Open(f.ctx(), &reencrypt.Target{Connection: "main", Table: "pg_catalog.pg_class", KeyColumns: []string{"oid"}, Columns: []string{"c"}})
 		require.True(t, fault.Is(err, fault.Invalid), "never the server's own: %v", err)
 	}
-	for _, wrong := range []string{"", "*", "cards", "a.b.c", `billing."x`, "billing.", ".cards", "billing.ca rds"} {
+	for _, wrong := range []string{"", "*", "cards", "a.b.c", `billing."x`, "billing.", ".cards", "billing.ca rds", `"billing*".cards`, `billing."*"`} {
 		f.values["allowed_tables"] = []string{wrong}
 		_, err := postgresql.NewConnectionKind().CheckConnection(f.config())
 		require.ErrorContains(t, err, "allowed_tables: entry 1", wrong)

@@ -15,6 +15,8 @@ type Clock interface {
 
 type realClock struct{ start time.Time }
 
+func newRealClock() realClock { return realClock{start: time.Now()} }
+
 func (c realClock) Now() time.Time                         { return time.Now().UTC() }
 func (c realClock) Mono() time.Duration                    { return time.Since(c.start) }
 func (c realClock) After(d time.Duration) <-chan time.Time { return time.After(d) }

@@ -2,6 +2,4 @@
 
 package backend
 
-import "time"
-
-func newClock() Clock { return realClock{start: time.Now()} }
+func newClock() Clock { return newRealClock() }

@@ -75,7 +75,7 @@ func (c *dataCanaries) holdKey() {
 	raw, err := base64.StdEncoding.DecodeString(key)
 	require.NoError(c.t, err)
 	for form, text := range map[string]string{
-		"base64": key, "base64url": base64.RawURLEncoding.EncodeToString(raw), "hexadecimal": hex.EncodeToString(raw), "bytes": string(raw), "decimal": fmt.Sprint(raw),
+		"base64": key, "base64url": base64.RawURLEncoding.EncodeToString(raw), "hexadecimal": hex.EncodeToString(raw), "bytes": string(raw), "decimal": fmt.Sprintf("%d", raw),
 	} {
 		c.secret.secrets[fmt.Sprintf("the key of version %v in %s", shown["version"], form)] = text
 	}

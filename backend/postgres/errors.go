@@ -110,8 +110,10 @@ func classify(err error, secrets ...secret.String) error {
 // and for a failed authentication by other means (a certificate, ident), which say
 // nothing about the credential.
 func fromServer(pgErr *pgconn.PgError, secrets []secret.String) error {
-	e := &Error{Code: clean(pgErr.Code, nil), Message: clean(pgErr.Message, secrets), Routine: pgErr.Routine,
-		within: pgErr.Where != "" || pgErr.InternalQuery != ""}
+	e := &Error{
+		Code: clean(pgErr.Code, nil), Message: clean(pgErr.Message, secrets), Routine: pgErr.Routine,
+		within: pgErr.Where != "" || pgErr.InternalQuery != "",
+	}
 	kind := fault.Target
 	switch {
 	case e.Code == CodeInvalidPassword,

@@ -91,9 +91,9 @@ func TestTransactionsWhilePrepared(t *testing.T) {
 				}
 			}
 			living.Store(i)
-			time.Sleep(time.Duration(i%7) * time.Millisecond)
+			<-time.After(time.Duration(i%7) * time.Millisecond)
 			_, err := conn.Exec(context.Background(), "PREPARE TRANSACTION 'goes on'")
-			time.Sleep(10 * time.Millisecond)
+			<-time.After(10 * time.Millisecond)
 			living.Store(0)
 			if _, end := conn.Exec(context.Background(), "COMMIT PREPARED 'goes on'"); err != nil || end != nil {
 				return

@@ -117,11 +117,12 @@ func (e *Engine) replan(ctx context.Context, role string, policy *dataPolicy, af
 				return err
 			}
 		}
-		if s.state.Current == 0 {
-			return errNoChange
-		}
 		now := e.clock.Now()
 		s.state.Void(policy.DestroyAfter, now)
+		if !s.state.HasEarlier() { // all that there is was made by the current one
+			s.state.Reencryption = nil
+			return nil
+		}
 		job := s.state.PlanReencryption(id, later(now, s.state.ActivatedTime.Add(policy.After)), now)
 		job.At = later(job.At, now.Add(after))
 		return nil

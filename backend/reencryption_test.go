@@ -431,7 +431,6 @@ func TestAJobIsPausedResumedAndCancelled(t *testing.T) {
 	control := func(choice rotation.ReencryptionChoice) error {
 		return v.Engine().ControlReencryption(context.Background(), app, choice)
 	}
-	v.waitUntil("counted", 5*time.Minute, func() bool { return v.job().Phase == rotation.Over })
 	requireKind(t, fault.Conflict, control(rotation.Paused), "no re-encryption")
 	v.Rotate()
 	v.Step()

@@ -2,6 +2,7 @@ package rotation
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -140,6 +141,12 @@ func (s *State) Holding() (numbers []int) {
 		}
 	}
 	return numbers
+}
+
+// HasEarlier tells whether there are versions beside the current one that made data, and
+// whose keys are kept.
+func (s *State) HasEarlier() bool {
+	return slices.ContainsFunc(s.Versions, func(v Version) bool { return v.KeepsData && (v.State == Retiring || v.State == Disabled) })
 }
 
 // SettledAt tells from when on nothing that any of the versions encrypted is still on its way.

@@ -112,8 +112,8 @@ func (t *table) swap(ctx context.Context, conn *pgxpool.Conn, b *batch) error {
 
 // update changes the rows that hold what was read of them. The server looks again at a row
 // that it had to wait for. That all of them were changed, as they are nearly always, is
-// told by their number, where to hear of each would take a quarter of the statement's time.
-// The error is the driver's.
+// told by their number: to hear of each costs both sides something. The error is the
+// driver's.
 func (t *table) update(ctx context.Context, conn *pgxpool.Conn, b *batch) error {
 	p := params{}
 	g, err := t.given(b.keys(), &p)

@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 
@@ -195,4 +196,41 @@ func TestPageIsBoundedByBytes(t *testing.T) {
 	}
 	require.Equal(t, []int{3, 1, 3}, sizes, "three of 0.7 MB, the large one, and the rest, of which one is done")
 	require.Equal(t, strings.Repeat("y", 10), string(r.all(table, 1, "vault:v2:")[3].Values[0][9:19]))
+}
+
+// Rows that are, each for itself, larger than most make a page end where their sum does.
+func TestPageOfRowsOfAllSizes(t *testing.T) {
+	r := newRowsRig(t)
+	r.exec(`CREATE TABLE mixed (id int PRIMARY KEY, c text)`, `ALTER TABLE mixed ALTER c SET STORAGE EXTERNAL`,
+		`INSERT INTO mixed SELECT i, 'vault:v1:' || repeat('x', CASE i WHEN 20 THEN 3000000 WHEN 40 THEN 50000 ELSE 10 END) FROM generate_series(1, 60) i`)
+	r.grant("mixed")
+	table := r.open(&reencrypt.Target{Table: "public.mixed", KeyColumns: []string{"id"}, Columns: []string{"c"}})
+	for _, c := range []struct{ after, limit, rows, last int }{
+		{0, 19, 19, 19},
+		{0, 100, 20, 3000009},
+		{19, 100, 1, 3000009},
+		{20, 100, 40, 19},
+		{20, 20, 20, 50009},
+	} {
+		rows, err := table.Page(bounded(t), reencrypt.Key{strconv.Itoa(c.after)}, c.limit, "vault:v2:")
+		require.NoError(t, err)
+		require.Len(t, rows, c.rows, c)
+		require.Len(t, rows[len(rows)-1].Values[0], c.last, c)
+		for i, row := range rows {
+			require.Equal(t, reencrypt.Key{strconv.Itoa(c.after + i + 1)}, row.Key)
+			require.NotNil(t, row.Values[0])
+		}
+	}
+}
+
+// A trigger may keep a row from being changed without an error: nobody takes it for changed.
+func TestSwapTellsOfRowsThatATriggerKeeps(t *testing.T) {
+	r := newRowsRig(t)
+	table := r.open(r.cards())
+	rows := r.all(table, 10, "vault:v2:")
+	r.exec(`CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN CASE WHEN NEW.id = 2 THEN NULL ELSE NEW END; END $$`,
+		`CREATE TRIGGER keep BEFORE UPDATE ON cards FOR EACH ROW EXECUTE FUNCTION keep()`)
+	results := r.swap(table, to(rows[0], "vault:v2:n1", ""), to(rows[1], "vault:v2:n2", ""), to(rows[2], "vault:v2:n3", "vault:v2:c3"))
+	require.Equal(t, []reencrypt.Outcome{reencrypt.Changed, reencrypt.Moved, reencrypt.Changed}, outcomes(results))
+	require.Equal(t, "vault:v1:n2", r.query("SELECT number FROM cards WHERE id = 2"))
 }

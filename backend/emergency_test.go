@@ -165,11 +165,12 @@ func TestRestoredStorageDiverges(t *testing.T) {
 func (r *rig) reconcile() {
 	require.NoError(r.t, r.Act(func(ctx context.Context, e *backend.Engine) error {
 		out, err := e.Reconcile(ctx, app, backend.RotateRequest{Wait: backend.Wait})
-		if err == nil && out.Outcome != rotation.Succeeded {
+		if err == nil && out.Outcome != rotation.Succeeded && out.Outcome != "" { // the clock may have been faster
 			r.t.Errorf("reconcile ended %s", out.Outcome)
 		}
 		return err
 	}))
+	r.waitUntil("reconciled", time.Minute, func() bool { return r.State().InFlight == nil && r.State().Intent == nil })
 }
 
 func TestSecondMountDiverges(t *testing.T) {

@@ -219,7 +219,7 @@ func (s *subject) nextSteps(incident string) (steps []string) {
 		case v.ProvenDead() && v.State == rotation.Current:
 			steps = append(steps, fmt.Sprintf("readers of %s fail: version %d (%s) was ended, and no replacement could be verified yet%s", s.name, v.Number, v.Identifier, s.nextAttempt()))
 		case v.ProvenDead():
-		case v.Holds():
+		case v.Holds() || v.KeepsData && v.State == rotation.Current:
 			steps = append(steps, s.dataSteps(v)...)
 		case v.State == rotation.Current && s.revokes:
 			steps = append(steps, fmt.Sprintf("version %d (%s) of %s is revoked, and nothing replaces it before a version could be verified%s", v.Number, v.Identifier, s.name, s.nextAttempt()))

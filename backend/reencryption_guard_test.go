@@ -125,6 +125,16 @@ func TestATriggerThatUndoesWhatIsWrittenIsTold(t *testing.T) {
 	require.Equal(t, map[int]int{1: 3}, v.readable())
 }
 
+func TestALeakThatNothingReplacesIsSaidSo(t *testing.T) {
+	t.Parallel()
+	v := newVault(t, 1, rotatedByHand)
+	v.refuses.Store(true)
+	out := v.emergency(false)
+	require.Len(t, out.NextSteps, 1)
+	require.Contains(t, out.NextSteps[0], "the leak lives on: app still encrypts with version 1")
+	require.NotContains(t, out.NextSteps[0], "kill_first")
+}
+
 func TestAPausedMountWritesNoMoreRows(t *testing.T) {
 	t.Parallel()
 	v := newVault(t, 20_000, rotatedByHand)

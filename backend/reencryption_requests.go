@@ -384,13 +384,13 @@ func (s *subject) following() string {
 
 // dataSteps says what keeps a leaked version alive, and what re-encryption cannot contain.
 func (s *subject) dataSteps(v *rotation.Version) (steps []string) {
+	if v.State == rotation.Current {
+		return []string{fmt.Sprintf("the leak lives on: %s still encrypts with version %d (%s), since no replacement could be verified yet%s", s.name, v.Number, v.Identifier, s.nextAttempt())}
+	}
 	steps = append(steps, fmt.Sprintf("version %d (%s) of %s decrypts until its data has followed: %s; see reencrypt/%s", v.Number, v.Identifier, s.name, s.following(), s.name))
 	job := s.state.Reencryption
 	if job != nil && job.DataKeys > 0 {
 		steps = append(steps, fmt.Sprintf("%d wrapped data keys of %s may be known to whoever has version %d: wrapping them anew does not contain that; make new data keys, and encrypt anew what they protect", job.DataKeys, s.name, v.Number))
-	}
-	if s.state.Current == v.Number {
-		return append(steps, fmt.Sprintf("%s still encrypts with version %d, since no replacement could be verified yet%s", s.name, v.Number, s.nextAttempt()))
 	}
 	return steps
 }

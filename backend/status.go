@@ -204,7 +204,7 @@ func (s *subject) personActs() (RoleState, string) {
 		}
 	}
 	if job := s.state.Reencryption; job != nil && job.Person {
-		return StateActionRequired, job.Trouble
+		return StateActionRequired, fmt.Sprintf("%s: once that is mended, write reencrypt/%s/run", job.Trouble, s.name)
 	}
 	return "", ""
 }

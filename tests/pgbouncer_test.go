@@ -2,6 +2,7 @@ package tests
 
 import (
 	"errors"
+	"regexp"
 	"slices"
 	"testing"
 
@@ -79,9 +80,14 @@ func TestPgBouncerPassesSCRAMOn(t *testing.T) {
 	b = pinned(verifier(w, twin))
 	err := w.login(t.Context(), b.Address(again.URL))
 	require.ErrorContains(t, err, "password authentication failed", "the server refuses what PgBouncer accepted")
-	require.Regexp(t, `S-0x\w+: [^\n]*closing because: login failed`, b.Log(), "it is PgBouncer that refused: this test shows nothing")
+	await(t, patience, "PgBouncer to log that the server refused it: else this test shows nothing", func() (bool, any) {
+		return loginFailed.MatchString(b.Log()), b.Log()
+	})
 	require.NoError(t, w.login(t.Context(), again.URL), "the server itself accepts it all along")
 }
+
+// loginFailed is what PgBouncer logs of a server that refused it.
+var loginFailed = regexp.MustCompile(`S-0x\w+: [^\n]*closing because: login failed`)
 
 // verifier is what the server keeps of a user's password.
 func verifier(w *world, user string) string {

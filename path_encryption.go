@@ -127,11 +127,7 @@ func (b *Backend) encrypt(ctx context.Context, req *logical.Request, data *frame
 	if err != nil {
 		return nil, err
 	}
-	status, err := went.status(data)
-	if err != nil {
-		return nil, err
-	}
-	return in.respond(req, resp, status)
+	return in.answer(req, data, resp, went)
 }
 
 func (b *Backend) rewrap(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
@@ -171,11 +167,7 @@ func (b *Backend) decrypt(ctx context.Context, req *logical.Request, data *frame
 	if err != nil {
 		return nil, err
 	}
-	status, err := went.status(data)
-	if err != nil {
-		return nil, err
-	}
-	return in.respond(req, resp, status)
+	return in.answer(req, data, resp, went)
 }
 
 func (i *cryptItem) decryptItem() encryption.DecryptItem {

@@ -97,6 +97,15 @@ func (o outcomes) status(data *framework.FieldData) (int, error) {
 	}
 }
 
+// answer gives a batch the status that its items ask for.
+func (c *crypt) answer(req *logical.Request, data *framework.FieldData, resp *logical.Response, went outcomes) (*logical.Response, error) {
+	status, err := went.status(data)
+	if err != nil {
+		return nil, err
+	}
+	return c.respond(req, resp, status)
+}
+
 // respond answers a single text as any path does, and a batch as the text of the whole
 // answer, which Vault passes on: it would else take each result apart and put it together
 // again, which takes longer than to encrypt it. Clients see no difference.

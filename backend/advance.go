@@ -173,7 +173,7 @@ func (e *Engine) perform(ctx context.Context, s *subject, d decision) error {
 	case actPlanData:
 		return e.planReencryption(ctx, s)
 	case actData:
-		e.reencryptions.start(s.name)
+		e.reencryptions.start(s.name, s.state.Reencryption.ID)
 		return nil
 	case actCheck:
 		return e.check(ctx, s)

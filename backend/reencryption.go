@@ -121,6 +121,7 @@ type reencryptions struct {
 }
 
 type reencryptionRun struct {
+	job    string // its id
 	cancel context.CancelFunc
 }
 
@@ -138,8 +139,8 @@ func (r *reencryptions) busy(name string) bool {
 	return r.running[name] != nil || r.turned[name]
 }
 
-// start lets a role's job go on, unless it does.
-func (r *reencryptions) start(name string) {
+// start lets a role's job go on, unless one does.
+func (r *reencryptions) start(name, job string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed || r.running[name] != nil {
@@ -150,7 +151,7 @@ func (r *reencryptions) start(name string) {
 		return
 	}
 	ctx, cancel := context.WithCancel(r.engine.ctx)
-	r.running[name] = &reencryptionRun{cancel: cancel}
+	r.running[name] = &reencryptionRun{job: job, cancel: cancel}
 	go r.run(ctx, name) // ends in finish, which close waits for
 }
 
@@ -183,21 +184,14 @@ func (r *reencryptions) finish(name string) {
 	}
 }
 
-// interrupt ends a role's run, if there is one: what it does is not wanted any more, or not
-// so. It goes on, if at all, from storage.
-func (r *reencryptions) interrupt(name string) {
+// reconsider ends the run of a role whose job is another one by now, or none: so that no row
+// is encrypted by what leaked, or is not wanted any more. What goes on does so from storage.
+func (r *reencryptions) reconsider(s *subject) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if run := r.running[name]; run != nil {
+	run, job := r.running[s.name], s.state.Reencryption
+	if run != nil && (s.state.Deleted || !job.Runs() || job.ID != run.job || job.Version != s.state.Current) {
 		run.cancel()
-	}
-}
-
-// reconsider ends the run of a role whose job is another one by now, or none: so that no row
-// is encrypted by what leaked, or is not wanted any more.
-func (r *reencryptions) reconsider(s *subject) {
-	if job := s.state.Reencryption; s.state.Deleted || !job.Runs() || job.Version != s.state.Current {
-		r.interrupt(s.name)
 	}
 }
 

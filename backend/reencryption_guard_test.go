@@ -24,10 +24,7 @@ var rotatedByHand = option.Values{"disable_automated_rotation": true}
 func TestATransactionThatIsPreparedMeanwhileKeepsTheVersion(t *testing.T) {
 	t.Parallel()
 	v := newVault(t, 10, rotatedByHand)
-	slow := v.db.Begin("an application")
-	text, err := encrypt(v.Engine(), "late")
-	require.NoError(t, err)
-	require.NoError(t, slow.Put(v.cards, key(11), []byte(text)))
+	slow := v.storesLate("an application")
 	v.Rotate()
 	v.waitUntil("draining", 5*time.Minute, func() bool { return v.job().Phase == rotation.Draining })
 	slow.Prepare()

@@ -127,7 +127,6 @@ func (e *Engine) replan(ctx context.Context, role string, policy *dataPolicy, af
 		job.At = later(job.At, now.Add(after))
 		return nil
 	})
-	e.reencryptions.interrupt(role)
 	if err == nil {
 		e.workers.add(forOne, role)
 	}
@@ -279,9 +278,6 @@ func (e *Engine) ControlReencryption(ctx context.Context, role string, choice ro
 	if err != nil {
 		return err
 	}
-	if choice != rotation.Goes {
-		e.reencryptions.interrupt(role)
-	}
 	e.workers.add(forOne, role)
 	return nil
 }
@@ -317,7 +313,6 @@ func (e *Engine) ReopenVersion(ctx context.Context, role string, number int) (*r
 	if err != nil {
 		return nil, err
 	}
-	e.reencryptions.interrupt(role)
 	e.workers.add(forOne, role)
 	return &reopened, nil
 }

@@ -59,14 +59,12 @@ func (t *target) of(job *rotation.Reencryption) bool {
 
 // database opens the one in which targets on a connection lie.
 func (e *Engine) database(ctx context.Context, role, connection string) (reencrypt.Database, error) {
-	doc, err := e.store.Connection(ctx, connection)
-	switch {
-	case err != nil:
+	doc, err := e.connectionNamed(ctx, connection)
+	if err != nil {
 		return nil, err
-	case doc == nil:
-		return nil, fault.Field("connection", "there is no connection %q: write connections/%s first", connection, connection)
-	case !allowsRole(doc, role):
-		return nil, fault.Field("connection", "%q does not allow the role %q: see its allowed_roles", connection, role)
+	}
+	if err := admitted(doc, role); err != nil {
+		return nil, err
 	}
 	kind, err := e.connectionKind(doc.Type)
 	if err != nil {

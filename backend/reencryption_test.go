@@ -223,6 +223,16 @@ func (v *vault) target() {
 	}))
 }
 
+// storesLate begins a transaction that stores, once it ends, a row that was encrypted now.
+func (v *vault) storesLate(what string) *reencrypttest.Tx {
+	v.t.Helper()
+	slow := v.db.Begin(what)
+	text, err := encrypt(v.Engine(), "late")
+	require.NoError(v.t, err)
+	require.NoError(v.t, slow.Put(v.cards, key(11), []byte(text)))
+	return slow
+}
+
 // readable asks that every row decrypts to what was written, and gives the versions that
 // they are of.
 func (v *vault) readable() map[int]int {
@@ -285,10 +295,7 @@ func TestWhatWasReadBeforeARowWasRewrittenDecrypts(t *testing.T) {
 func TestASlowTransactionKeepsTheVersion(t *testing.T) {
 	t.Parallel()
 	v := newVault(t, 10, nil)
-	slow := v.db.Begin("a report, since 10:00")
-	text, err := encrypt(v.Engine(), "late")
-	require.NoError(t, err)
-	require.NoError(t, slow.Put(v.cards, key(11), []byte(text)))
+	slow := v.storesLate("a report, since 10:00")
 	v.Rotate()
 	v.waitUntil("draining", 5*time.Minute, func() bool { return v.job().Phase == rotation.Draining })
 	v.Wait(10 * time.Minute)

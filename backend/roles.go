@@ -176,19 +176,31 @@ func (e *Engine) roleConnection(ctx context.Context, k rotator.Kind, role *store
 	if role.Connection == "" {
 		return nil, fault.Field("connection", "is required: the name of a connection of type %s", strings.Join(k.ConnectionTypes, " or "))
 	}
-	doc, err := e.store.Connection(ctx, role.Connection)
+	doc, err := e.connectionNamed(ctx, role.Connection)
 	if err != nil {
 		return nil, err
 	}
-	switch {
-	case doc == nil:
-		return nil, fault.Field("connection", "there is no connection %q: write connections/%s first", role.Connection, role.Connection)
-	case !slices.Contains(k.ConnectionTypes, doc.Type):
+	if !slices.Contains(k.ConnectionTypes, doc.Type) {
 		return nil, fault.Field("connection", "%q is of type %s: a role of type %s needs %s", role.Connection, doc.Type, k.Name, strings.Join(k.ConnectionTypes, " or "))
-	case !allowsRole(doc, role.Name):
-		return nil, fault.Field("connection", "%q does not allow the role %q: see its allowed_roles", role.Connection, role.Name)
 	}
-	return doc, nil
+	return doc, admitted(doc, role.Name)
+}
+
+// connectionNamed reads the connection that a request names.
+func (e *Engine) connectionNamed(ctx context.Context, name string) (*store.Connection, error) {
+	doc, err := e.store.Connection(ctx, name)
+	if err == nil && doc == nil {
+		return nil, fault.Field("connection", "there is no connection %q: write connections/%s first", name, name)
+	}
+	return doc, err
+}
+
+// admitted refuses a role that may not use a connection.
+func admitted(doc *store.Connection, role string) error {
+	if !allowsRole(doc, role) {
+		return fault.Field("connection", "%q does not allow the role %q: see its allowed_roles", doc.Name, role)
+	}
+	return nil
 }
 
 // changeRole stores a changed policy. Times derived from it follow in the

@@ -114,11 +114,11 @@ func (e *Engine) save(ctx context.Context, s *subject, lastBefore *rotation.Rota
 	s.state.Events = slices.DeleteFunc(s.state.Events, func(ev rotation.Event) bool { return e.memory.delivered(s.name, ev.ID) })
 	// Also after an error: the Put may have gone through, only its answer was lost.
 	defer e.cache.drop(s.name)
+	defer e.reencryptions.reconsider(s)
 	if err := e.put(ctx, s); err != nil {
 		return err
 	}
 	e.summaries.set(s)
-	e.reencryptions.reconsider(s)
 	e.waiters.changed()
 	if ended {
 		e.waiters.ended(s.state.Last)

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -56,6 +57,15 @@ func (c *column) read() string {
 		return "t." + c.name
 	}
 	return "(t." + c.name + `::text COLLATE "C")`
+}
+
+// begins asks whether a value has a prefix of so many bytes. To compare that of a text costs
+// a fifth of cutting it off, which has to find where characters begin.
+func (c *column) begins(prefix string, length int) string {
+	if c.bytea {
+		return fmt.Sprintf("substr(%s, 1, %d) = %s", c.read(), length, prefix)
+	}
+	return fmt.Sprintf("starts_with(%s, %s)", c.read(), prefix)
 }
 
 // keyColumn is a column of the key.

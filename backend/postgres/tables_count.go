@@ -55,17 +55,16 @@ const (
 	versionBytes  = len(versionPrefix) + 10
 )
 
-// version is what stands between the prefix and the first colon after it, with the colon;
-// empty where there is none, and NULL of NULL. That is all that is done for each row: the
-// few different ones are looked at afterwards.
+// version is what stands between the prefix and the first colon after it; where there is no
+// colon, with a mark that no number has; empty without the prefix, and NULL of NULL. That is
+// all that is done for each row: the few different ones are looked at afterwards.
 func (c *column) version() string {
-	start := fmt.Sprintf("substr(%s, 1, %d)", c.read(), versionBytes)
+	value := c.read()
 	if c.bytea {
-		start = fmt.Sprintf(`(encode(%s, 'escape') COLLATE "C")`, start)
+		value = fmt.Sprintf(`(encode(substr(%s, 1, %d), 'escape') COLLATE "C")`, value, versionBytes)
 	}
-	rest := fmt.Sprintf("substr(%s, %d)", start, len(versionPrefix)+1)
-	return fmt.Sprintf("CASE WHEN substr(%s, 1, %d) = '%s' THEN substr(%s, 1, strpos(%[4]s, ':')) WHEN %[5]s IS NOT NULL THEN '' END",
-		start, len(versionPrefix), versionPrefix, rest, c.read())
+	return fmt.Sprintf("CASE WHEN starts_with(%s, '%s') THEN split_part(substr(%[1]s, %[3]d, %[4]d) || '?', ':', 1) WHEN %[5]s IS NOT NULL THEN '' END",
+		value, versionPrefix, len(versionPrefix)+1, versionBytes-len(versionPrefix), c.read())
 }
 
 func (t *table) count(ctx context.Context, s *Session) (reencrypt.Counts, error) {
@@ -80,7 +79,7 @@ func (t *table) count(ctx context.Context, s *Session) (reencrypt.Counts, error)
 	names := join(len(t.columns), func(i int) string { return fmt.Sprintf("g%d", i+1) })
 	// The rows themselves are counted as a group of their own, -2; what is no ciphertext, -1.
 	sql := fmt.Sprintf(`WITH seen AS MATERIALIZED (SELECT %[1]s, count(*) AS n FROM %[2]s t GROUP BY %[3]s)
-SELECT CASE WHEN g ~ '^[0-9]{1,9}:$' THEN rtrim(g, ':')::int ELSE -1 END, sum(n)::bigint
+SELECT CASE WHEN g ~ '^[0-9]{1,9}$' THEN g::int ELSE -1 END, sum(n)::bigint
 FROM seen CROSS JOIN LATERAL unnest(ARRAY[%[3]s]) g WHERE g IS NOT NULL GROUP BY 1
 UNION ALL SELECT -2, coalesce(sum(n), 0)::bigint FROM seen`, strings.Join(groups, ", "), t.name, names)
 	err := s.Each(ctx, sql, nil, func(scan func(...any) error) error {

@@ -144,7 +144,7 @@ func (t *table) fields(done string, p *params) string {
 		if number[c.oid()] == "" {
 			number[c.oid()] = p.add(param{c.oid(), []byte(done)})
 		}
-		fields = append(fields, fmt.Sprintf("CASE WHEN substr(%s, 1, %d) = %s THEN NULL ELSE %[1]s END AS v%[4]d", c.read(), len(done), number[c.oid()], i+1))
+		fields = append(fields, fmt.Sprintf("CASE WHEN %s THEN NULL ELSE %s END AS v%d", c.begins(number[c.oid()], len(done)), c.read(), i+1))
 	}
 	if t.context != nil {
 		fields = append(fields, t.context.read()+" AS x")
@@ -212,8 +212,14 @@ func (g *given) add(name string, p *params, oid uint32, elements [][]byte) {
 	g.names, g.arrays = append(g.names, name), append(g.arrays, p.add(arrayParam(oid, elements)))
 }
 
-// from names the rows u, with their places among the arrays' elements, from 1, as place.
+// from names the rows u.
 func (g *given) from() string {
+	return fmt.Sprintf("unnest(%s) u(%s)", strings.Join(g.arrays, ", "), strings.Join(g.names, ", "))
+}
+
+// placed names the rows u, with their places among the arrays' elements, from 1, as place:
+// to number them takes the server a quarter of the time of an UPDATE.
+func (g *given) placed() string {
 	return fmt.Sprintf("unnest(%s) WITH ORDINALITY u(%s, place)", strings.Join(g.arrays, ", "), strings.Join(g.names, ", "))
 }
 

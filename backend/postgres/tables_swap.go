@@ -164,7 +164,7 @@ func (t *table) look(ctx context.Context, conn *pgxpool.Conn, b *batch) error {
 		g.add("n"+number, &p, c.oid(), b.collect(func(c *reencrypt.Change) []byte { return c.New[n] }))
 		holds = append(holds, c.read()+" = u.n"+number)
 	}
-	return t.places(ctx, conn, b, p, fmt.Sprintf("SELECT u.place::text FROM %s, %s t WHERE %s", g.from(), t.name, strings.Join(holds, " AND ")),
+	return t.places(ctx, conn, b, p, fmt.Sprintf("SELECT u.place::text FROM %s, %s t WHERE %s", g.placed(), t.name, strings.Join(holds, " AND ")),
 		func(i int) { *b.results[i] = reencrypt.Result{Outcome: reencrypt.Changed} })
 }
 
@@ -215,7 +215,7 @@ func (t *table) aroundLocks(ctx context.Context, conn *pgxpool.Conn, b *batch) e
 		_ = tx.Rollback(end) // does nothing after a commit
 	}()
 	free := &batch{columns: b.columns}
-	sql := fmt.Sprintf("SELECT u.place::text FROM %s, %s t WHERE %s FOR NO KEY UPDATE OF t SKIP LOCKED", g.from(), t.name, t.matches())
+	sql := fmt.Sprintf("SELECT u.place::text FROM %s, %s t WHERE %s FOR NO KEY UPDATE OF t SKIP LOCKED", g.placed(), t.name, t.matches())
 	err = t.places(ctx, conn, b, p, sql, func(i int) {
 		free.changes, free.results = append(free.changes, b.changes[i]), append(free.results, b.results[i])
 	})

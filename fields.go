@@ -49,6 +49,17 @@ func connectionVocabulary(engine *backend.Engine) vocabulary {
 	return v
 }
 
+func channelVocabulary(engine *backend.Engine) vocabulary {
+	v := vocabulary{noun: "channel", secrets: "Never shown again; when left out, the stored value is kept.", common: backend.ChannelOptions(), kinds: map[string]option.Set{}}
+	for _, k := range engine.ChannelKinds() {
+		v.kinds[k.Type()] = k.Options()
+	}
+	v.selectors = option.Set{
+		{Name: "type", Type: option.String, Immutable: true, Help: "Type of channel: " + v.types() + ". Required for a new channel."},
+	}
+	return v
+}
+
 // types names the types in a sentence.
 func (v vocabulary) types() string {
 	return strings.Join(slices.Sorted(maps.Keys(v.kinds)), ", ")

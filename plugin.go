@@ -23,6 +23,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/notify"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/apikey"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/encryption"
@@ -40,14 +41,15 @@ var Version = "v0.0.0-dev"
 type Backend struct {
 	*framework.Backend
 	engine *backend.Engine
-	// roles and connections are what their paths understand.
-	roles, connections, config vocabulary
+	// roles, connections, channels and config are what their paths understand.
+	roles, connections, channels, config vocabulary
 }
 
 // kinds are the parts that a mount is assembled from.
 type kinds struct {
 	rotators    []rotator.Rotator
 	connections []rotator.ConnectionKind
+	channels    []notify.Kind
 }
 
 // Factory makes a mount. It only assembles: Vault forbids calls to its system
@@ -74,11 +76,13 @@ func assemble(ctx context.Context, conf *logical.BackendConfig, k kinds) (*Backe
 		Logger:      conf.Logger,
 		Rotators:    k.rotators,
 		Connections: k.connections,
+		Channels:    k.channels,
 	})
 	b := &Backend{
 		engine:      engine,
 		roles:       roleVocabulary(engine),
 		connections: connectionVocabulary(engine),
+		channels:    channelVocabulary(engine),
 		config:      vocabulary{noun: "configuration", common: backend.ConfigOptions()},
 	}
 	b.Backend = &framework.Backend{
@@ -108,6 +112,7 @@ func (b *Backend) paths() []*framework.Path {
 		b.encryptionPaths(),
 		b.configPaths(),
 		b.connectionPaths(),
+		b.channelPaths(),
 		b.rolePaths(),
 		b.rotatePaths(),
 		b.stagePaths(),

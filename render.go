@@ -147,6 +147,10 @@ func renderConfig(c store.Config) map[string]any {
 		"overdue_after":            c.OverdueAfter.Seconds(),
 		"history_limit":            c.HistoryLimit,
 		"external_url":             orNull(c.ExternalURL),
+		"channels":                 orEmpty(c.Channels),
+		"contacts":                 orEmpty(c.Contacts),
+		"escalate_after":           c.EscalateAfter.Seconds(),
+		"notify_before":            c.NotifyBefore.Seconds(),
 	}
 }
 
@@ -166,6 +170,7 @@ func renderPolicy(p store.Policy) map[string]any {
 		"max_attempts":               p.MaxAttempts,
 		"overdue_after":              orNull(p.OverdueAfter.Seconds()),
 		"on_rollout_failure":         orNull(p.OnRolloutFailure),
+		"channels":                   orEmpty(p.Channels),
 		"custom_metadata":            p.CustomMetadata,
 	}
 }

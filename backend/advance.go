@@ -121,6 +121,7 @@ func (e *Engine) view(s *subject) (view, error) {
 	if v.data != nil {
 		v.runsData, v.missed = e.reencryptions.busy(s.name), len(e.memory.missed(s.name)) > 0
 	}
+	v.telling = e.telling(s, kind, v.now)
 	for _, ev := range s.state.Events {
 		if !e.memory.delivered(s.name, ev.ID) {
 			v.undelivered++
@@ -179,6 +180,12 @@ func (e *Engine) perform(ctx context.Context, s *subject, d decision) error {
 		return e.check(ctx, s)
 	case actTrim:
 		return e.trim(ctx, s)
+	case actAlarm:
+		return e.reviewAlarm(ctx, s)
+	case actForetell:
+		return e.foretell(ctx, s)
+	case actUse:
+		return e.askUse(ctx, s, d.version)
 	case actEvents:
 		return e.handOver(ctx, s)
 	default:

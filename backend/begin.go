@@ -338,7 +338,6 @@ func (e *Engine) waitForPerson(ctx context.Context, s *subject, i rotation.Inten
 			return errStale
 		}
 		s.state.Intent, s.state.ActionRequired, s.state.Blocked = nil, what, ""
-		s.state.Emit(rotation.Event{ID: i.ID + "/action.required", Type: "action.required", Time: e.clock.Now(), Data: map[string]string{"what": what}})
 		return nil
 	})
 	if err == nil {

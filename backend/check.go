@@ -175,7 +175,6 @@ func (e *Engine) diverge(ctx context.Context, s *subject, found *rotation.Diverg
 		if i := s.state.Intent; i != nil && i.Trigger != rotation.Emergency {
 			dropped, s.state.Intent = i, nil
 		}
-		s.state.Emit(rotation.Event{ID: fmt.Sprintf("%s/%d/diverged", s.name, now.UnixNano()), Type: "role.diverged", Time: now, Data: map[string]string{"reason": found.Reason}})
 		return nil
 	})
 	if err != nil {

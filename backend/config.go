@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
@@ -22,6 +24,10 @@ func ConfigOptions() option.Set {
 		{Name: "overdue_after", Type: option.Duration, Default: d.OverdueAfter.Seconds(), Help: "From which lateness a role is overdue, and rotates outside its window."},
 		{Name: "history_limit", Type: option.Int, Default: int64(d.HistoryLimit), Help: "How many ended rotations are kept per role, 1 to 10000."},
 		{Name: "external_url", Type: option.String, Help: "Where verifiers of tokens reach this Vault, such as https://vault.example.com:8200, without /v1. Discovery documents of jwt roles are made of it; without it there are none. An empty value clears it."},
+		{Name: "channels", Type: option.List, Help: "The channels that are told of roles which name none themselves. Empty: all channels."},
+		{Name: "contacts", Type: option.List, Help: "Channels in line for what is wrong: the first is told at once, each of the others when nobody acknowledged within escalate_after."},
+		{Name: "escalate_after", Type: option.Duration, Default: d.EscalateAfter.Seconds(), Help: "How long an alarm or an incident may stay unacknowledged before the next of contacts is told, at least a minute; 0 for never."},
+		{Name: "notify_before", Type: option.Duration, Default: d.NotifyBefore.Seconds(), Help: "How long ahead people are told of a scheduled rotation; 0 for not at all."},
 	}
 }
 
@@ -54,18 +60,33 @@ func (e *Engine) WriteConfig(ctx context.Context, w Write) (store.Config, error)
 	case config.OverdueAfter <= 0:
 		return config, fault.Field("overdue_after", "must be longer than zero")
 	}
+	switch {
+	case config.EscalateAfter < 0 || config.EscalateAfter > 0 && config.EscalateAfter.Std() < time.Minute:
+		return config, fault.Field("escalate_after", "must be at least a minute, or 0 for never")
+	case config.NotifyBefore < 0:
+		return config, fault.Field("notify_before", "must not be negative")
+	}
+	if err := e.checkChannels(ctx, "channels", config.Channels); err != nil {
+		return config, err
+	}
+	if err := e.checkChannels(ctx, "contacts", config.Contacts); err != nil {
+		return config, err
+	}
 	if config.ExternalURL, err = externalURL(config.ExternalURL); err != nil {
 		return config, err
 	}
 	if err := e.store.PutConfig(ctx, config); err != nil {
 		return config, err
 	}
-	wasPaused := e.config.Swap(&config).Paused
+	was := e.config.Swap(&config)
 	if config.Paused {
 		e.reencryptions.interruptAll()
 	}
-	if wasPaused && !config.Paused {
-		e.forgetAll() // roles were passed over meanwhile
+	unpaused := was.Paused && !config.Paused // roles were passed over meanwhile
+	told := was.OverdueAfter != config.OverdueAfter || was.NotifyBefore != config.NotifyBefore ||
+		was.EscalateAfter != config.EscalateAfter || !slices.Equal(was.Contacts, config.Contacts)
+	if unpaused || told {
+		e.forgetAll() // the next time to look at a role is another
 	}
 	return config, nil
 }

@@ -298,7 +298,7 @@ func (e *Engine) mergeConnection(before *store.Connection, w Write) (*store.Conn
 		if fixed := kind.Options().Changed(before.Values, doc.Values, func(o option.Option) bool { return o.Immutable }); len(fixed) > 0 {
 			return nil, nil, fault.Field(fixed[0], "cannot be changed once the connection exists: make another connection")
 		}
-		if err := secretsAgain(kind.Options(), before, doc, w.Secrets); err != nil {
+		if err := secretsAgain(kind.Options(), before.Values, doc.Values, before.Secrets, w.Secrets); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -307,12 +307,12 @@ func (e *Engine) mergeConnection(before *store.Connection, w Write) (*store.Conn
 }
 
 // secretsAgain refuses to send a stored secret to a new address.
-func secretsAgain(set option.Set, before, after *store.Connection, given secret.Map) error {
-	moved := set.Moved(before.Values, after.Values)
+func secretsAgain(set option.Set, before, after option.Values, kept map[string]string, given secret.Map) error {
+	moved := set.Moved(before, after)
 	if len(moved) == 0 {
 		return nil
 	}
-	for name, stored := range before.Secrets {
+	for name, stored := range kept {
 		if _, again := given[name]; stored != "" && !again {
 			return fault.Field(name, "is required again, because %s changed: a stored secret is not sent to a new address", strings.Join(moved, ", "))
 		}

@@ -36,6 +36,9 @@ const (
 	actKeep     act = "adopt destroy_after"
 	actMissed   act = "missed a version" // somebody had need of one that ended
 	actTrim     act = "trim"             // destroy material that is too old
+	actAlarm    act = "alarm"            // tell what is wrong, or no more
+	actForetell act = "foretell"         // tell ahead of a rotation
+	actUse      act = "who uses it"      // ask who uses a version that is about to end
 	actEvents   act = "events"           // hand over events
 )
 
@@ -75,6 +78,8 @@ type view struct {
 	buried bool
 	// undeclared is the incident that the role does not know of yet, or nil.
 	undeclared *store.IncidentHeader
+	// telling is what people are told of the role.
+	telling telling
 	// undelivered counts events that were not handed over yet.
 	undelivered int
 }
@@ -88,7 +93,7 @@ const checkEvery = 24 * time.Hour
 var rules = []func(view) decision{
 	ruleDeclare, ruleBury, rulePolicy, ruleKillCurrent, ruleKill, ruleProve, ruleAdvance,
 	ruleWithdraw, ruleUndo, ruleMissed, ruleKeep, ruleRetire, ruleIntent, rulePromote, ruleStage, ruleSchedule, ruleIncident, ruleAhead,
-	rulePlanData, ruleData, ruleCheck, ruleTrim, ruleEvents,
+	rulePlanData, ruleData, ruleCheck, ruleTrim, ruleUse, ruleForetell, ruleAlarm, ruleEvents,
 }
 
 // decide returns what is due now, or else the earliest time to look again.
@@ -139,7 +144,7 @@ func ruleDeclare(v view) decision {
 }
 
 func ruleBury(v view) decision {
-	if v.state.Deleted && (!v.buried || v.state.Settled() && v.state.Recorded()) {
+	if v.state.Deleted && (!v.buried || v.state.Settled() && v.state.Recorded() && v.state.Alarm == nil && v.undelivered == 0) {
 		return v.due(actBury)
 	}
 	return decision{}

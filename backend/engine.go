@@ -20,6 +20,7 @@ import (
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/mark"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/notify"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
@@ -48,34 +49,42 @@ type Options struct {
 	// Steps run, in order, between the switch of readers and the rotation's end.
 	Steps    []Step
 	Observer ReadObserver // nil: nobody
-	Sink     EventSink    // nil: events are logged
+	// Channels are the types of channel.
+	Channels []notify.Kind
+	Sink     EventSink // nil: events are logged
 }
 
 // Engine is the whole of the plugin but for Vault's protocol. Its exported
 // methods are safe for concurrent use.
 type Engine struct {
-	store       *store.Store
-	system      System
-	logger      hclog.Logger
-	clock       Clock
-	rotators    map[string]rotator.Rotator
-	kinds       []rotator.Kind
-	connKinds   []rotator.ConnectionKind
-	steps       []Step
-	observer    ReadObserver
-	sink        EventSink
-	config      atomic.Pointer[store.Config]
-	instance    atomic.Pointer[store.Instance]
-	locks       locks
-	index       *index
-	workers     *workers
-	cache       *cache
-	connections *connections
-	waiters     waiters
-	undeclared  undeclared
-	marks       incidentMarks
-	summaries   summaries
-	memory      memory
+	store     *store.Store
+	system    System
+	logger    hclog.Logger
+	clock     Clock
+	rotators  map[string]rotator.Rotator
+	kinds     []rotator.Kind
+	connKinds []rotator.ConnectionKind
+	steps     []Step
+	observer  ReadObserver
+	sink      EventSink
+	// channelKinds are the types of channel, channels all that are stored, without their
+	// secrets.
+	channelKinds []notify.Kind
+	channels     atomic.Pointer[[]*store.Channel]
+	outbox       queues
+	couriers     *workers
+	config       atomic.Pointer[store.Config]
+	instance     atomic.Pointer[store.Instance]
+	locks        locks
+	index        *index
+	workers      *workers
+	cache        *cache
+	connections  *connections
+	waiters      waiters
+	undeclared   undeclared
+	marks        incidentMarks
+	summaries    summaries
+	memory       memory
 
 	reencryptions *reencryptions
 
@@ -102,7 +111,7 @@ func New(o Options) *Engine {
 	e := &Engine{
 		store: store.New(o.Storage), system: o.System, logger: o.Logger, clock: o.Clock,
 		rotators: map[string]rotator.Rotator{}, connKinds: o.Connections, steps: o.Steps,
-		observer: o.Observer, sink: o.Sink,
+		observer: o.Observer, sink: o.Sink, channelKinds: o.Channels,
 		index: newIndex(), cache: newCache(), wake: make(chan struct{}, 1),
 	}
 	if e.clock == nil {
@@ -122,6 +131,8 @@ func New(o Options) *Engine {
 	e.config.Store(&config)
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.workers = newWorkers(e.ctx, func() int { return e.config.Load().MaxConcurrentRotations }, e.work)
+	e.couriers = newWorkers(e.ctx, func() int { return maxCouriers }, e.deliver)
+	e.channels.Store(&[]*store.Channel{})
 	e.reencryptions = newReencryptions(e)
 	e.connections = newConnections(e)
 	return e
@@ -132,6 +143,9 @@ func (e *Engine) Kinds() []rotator.Kind { return e.kinds }
 
 // ConnectionKinds lists the types of connection.
 func (e *Engine) ConnectionKinds() []rotator.ConnectionKind { return e.connKinds }
+
+// ChannelKinds lists the types of channel.
+func (e *Engine) ChannelKinds() []notify.Kind { return e.channelKinds }
 
 // Start reads the mount's settings and begins to work. Vault calls it after each
 // mount, unseal and plugin restart; once it succeeded, further calls do nothing.
@@ -151,6 +165,9 @@ func (e *Engine) Start(ctx context.Context) error {
 		}
 	}
 	e.config.Store(&config)
+	if err := e.loadChannels(ctx); err != nil {
+		return err
+	}
 	e.beat()
 	e.loop.Go(e.watch)
 	e.started = true
@@ -204,7 +221,7 @@ func (e *Engine) Close() {
 	e.cancel()
 	ctx, done := context.WithTimeout(context.Background(), closeTimeout)
 	defer done()
-	err := errors.Join(e.workers.close(ctx), e.reencryptions.close(ctx))
+	err := errors.Join(e.workers.close(ctx), e.couriers.close(ctx), e.reencryptions.close(ctx))
 	if err != nil {
 		e.logger.Warn("some work did not stop in time; it goes on from storage", "error", err)
 	}
@@ -216,6 +233,9 @@ func (e *Engine) Close() {
 func (e *Engine) Quiesce(ctx context.Context) error {
 	for {
 		if err := e.workers.wait(ctx); err != nil {
+			return err
+		}
+		if err := e.couriers.wait(ctx); err != nil {
 			return err
 		}
 		ran, err := e.reencryptions.wait(ctx)
@@ -234,6 +254,11 @@ func (e *Engine) Invalidate(key string) {
 	if store.IsConnection(key) {
 		e.connections.reset()
 		e.cache.dropAll()
+	}
+	if store.IsChannel(key) {
+		if err := e.loadChannels(e.ctx); err != nil {
+			e.logger.Error("could not read the channels", "error", err)
+		}
 	}
 	if key == store.ConfigKey {
 		if config, err := e.store.Config(e.ctx); err == nil {

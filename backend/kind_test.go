@@ -12,7 +12,6 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/rotatortest"
-	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
 )
 
 // What kinds may do beside the plain swap, reached through the in-memory kind.
@@ -98,49 +97,4 @@ func TestTwoStagesOfAnEnd(t *testing.T) {
 	r.Wait(6 * time.Minute)
 	require.Equal(t, rotation.Retired, r.State().Version(1).State)
 	require.Len(t, r.marked(), 1)
-}
-
-// memoryChannel is a channel that keeps what it is told.
-type memoryChannel struct{ events }
-
-var memoryChannelOptions = option.Set{
-	{Name: "severity", Type: option.String, Default: "info", Help: "Tells events of this severity."},
-	{Name: "token", Type: option.String, Secret: true, Help: "Opens the channel."},
-}
-
-func (*memoryChannel) Type() string        { return "memory" }
-func (*memoryChannel) Options() option.Set { return memoryChannelOptions }
-
-func (*memoryChannel) CheckChannel(c *backend.ChannelConfig) error {
-	var decoded struct {
-		Severity string `json:"severity"`
-	}
-	if err := memoryChannelOptions.Decode(c.Values, &decoded); err != nil {
-		return err
-	}
-	if c.Secrets["token"].Empty() {
-		return fault.Field("token", "is required")
-	}
-	return nil
-}
-
-func (m *memoryChannel) Deliver(ctx context.Context, c *backend.ChannelConfig, role string, e rotation.Event) error {
-	e.ID = c.Name + ":" + role + ":" + e.Type
-	return m.events.Deliver(ctx, role, e)
-}
-
-func TestEventsReachAChannelThatDeclaresItsOptions(t *testing.T) {
-	t.Parallel()
-	channel := &memoryChannel{}
-	token := secret.NewMap(map[string]string{"token": "t"})
-	_, err := backend.ToChannel(channel, &backend.ChannelConfig{Name: "ops", Values: option.Values{"colour": "red"}, Secrets: token})
-	requireKind(t, fault.Invalid, err, "colour: is not an option")
-	_, err = backend.ToChannel(channel, &backend.ChannelConfig{Name: "ops"})
-	requireKind(t, fault.Invalid, err, "token: is required")
-	sink, err := backend.ToChannel(channel, &backend.ChannelConfig{Name: "ops", Values: option.Values{"severity": "high"}, Secrets: token})
-	require.NoError(t, err)
-	r := created(t, nil, func(s *enginetestStage) { s.Sink = sink })
-	r.Rotate()
-	r.Wait(10 * time.Second)
-	require.Contains(t, channel.Get(), "ops:app:rotation.succeeded")
 }

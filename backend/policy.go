@@ -29,6 +29,7 @@ func RoleOptions() option.Set {
 		{Name: "max_attempts", Type: option.Int, Help: "How many attempts a rotation has before the role is blocked for a person, 1 to 100, default 10."},
 		{Name: "overdue_after", Type: option.Duration, Help: "From which lateness the role is overdue. Default: the mount's."},
 		{Name: "on_rollout_failure", Type: option.String, Help: "What happens when dependents fail after the switch: rollback (the default) or hold."},
+		{Name: "channels", Type: option.List, Help: "The channels that are told of this role. Default: the mount's."},
 		{Name: "custom_metadata", Type: option.Map, Help: "Up to 64 labels of your own."},
 	}
 }

@@ -148,6 +148,9 @@ func (e *Engine) checkRole(ctx context.Context, kind rotator.Rotator, before, ro
 			role.Values[name] = value
 		}
 	}
+	if err := e.checkChannels(ctx, "channels", role.Policy.Channels); err != nil {
+		return nil, err
+	}
 	after := roleView(role, conn)
 	after.Secrets = w.Secrets
 	var was *rotator.Role
@@ -351,7 +354,7 @@ func (e *Engine) storeNewRole(ctx context.Context, role *store.Role, intent *rot
 	state := &rotation.State{
 		Intent: intent, Policy: fingerprint(role.Policy),
 		Announce: rotation.Announce{Ahead: rotation.Duration(announceAhead(e.rotators[role.Type], role))},
-		Highest:  earlier.Highest, Base: earlier.Highest, Revision: earlier.Revision, Versions: earlier.Versions,
+		Highest:  earlier.Highest, Base: earlier.Highest, Revision: earlier.Revision, Versions: earlier.Versions, Events: earlier.Events,
 	}
 	defer e.cache.drop(role.Name)
 	if intent.Trigger == rotation.Import {
@@ -394,7 +397,7 @@ func (e *Engine) earlierRole(ctx context.Context, role *store.Role) (*rotation.S
 				return nil, err
 			}
 		}
-		return &rotation.State{Highest: s.state.Highest, Revision: s.state.Revision, Versions: left, Deleted: true}, nil
+		return &rotation.State{Highest: s.state.Highest, Revision: s.state.Revision, Versions: left, Events: s.state.Events, Deleted: true}, nil
 	case !fault.Is(err, fault.NotFound):
 		return nil, err
 	}

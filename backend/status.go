@@ -307,6 +307,9 @@ func (e *Engine) mountWarnings() (out []string) {
 	if e.config.Load().Paused {
 		out = append(out, "this mount is paused: nothing acts until config has paused=false")
 	}
+	if names := e.outbox.failing(); len(names) > 0 {
+		out = append(out, "channels that do not take messages: "+joinFirst(names, 20))
+	}
 	if names := e.summaries.beingEnded(); len(names) > 0 {
 		out = append(out, "deleted roles whose last versions are being ended: "+joinFirst(names, 20))
 	}

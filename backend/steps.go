@@ -136,7 +136,6 @@ func (e *Engine) stepFailed(s *subject, rec *rotation.Step, failed error) error 
 		return s.state.Revert(now, why)
 	}
 	r.Error, r.Held = &why, why.Message
-	s.state.Emit(rotation.Event{ID: fmt.Sprintf("%s/rotation.held/%d", r.ID, now.UnixNano()), Type: "rotation.held", Time: now, Data: map[string]string{"error": why.Message}})
 	return nil
 }
 

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
@@ -27,9 +28,15 @@ func (e *Engine) Tick(ctx context.Context) error {
 
 // dispatch hands over every role that needs a look by now.
 func (e *Engine) dispatch() {
-	if names := e.index.due(e.clock.Now()); len(names) > 0 {
-		e.workers.add(whenDue, names...)
+	var roles []string
+	for _, name := range e.index.due(e.clock.Now()) {
+		if channel, ok := strings.CutPrefix(name, ofChannel); ok {
+			e.couriers.add(whenDue, channel)
+		} else {
+			roles = append(roles, name)
+		}
 	}
+	e.workers.add(whenDue, roles...)
 }
 
 // watch is the engine's own timer: it wakes at the next due time, so that nothing
@@ -90,6 +97,9 @@ func (e *Engine) rebuild(ctx context.Context) error {
 		return err
 	}
 	if err := e.scheduleRoots(ctx); err != nil {
+		return err
+	}
+	if err := e.scheduleChannels(ctx); err != nil {
 		return err
 	}
 	names, err := e.everyName(ctx)

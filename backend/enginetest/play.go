@@ -14,6 +14,7 @@ import (
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/notify"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
@@ -57,6 +58,8 @@ type Stage struct {
 	Steps    []backend.Step
 	Observer backend.ReadObserver
 	Sink     backend.EventSink
+	// Channel is the kind of channels; nil for none.
+	Channel func(*Faults) notify.Kind
 }
 
 // RoleName and ConnectionName are what every play uses.
@@ -135,6 +138,9 @@ func (p *Play) boot(faults *Faults) {
 		Logger:   hclog.New(&hclog.LoggerOptions{Output: &p.log, Level: hclog.Debug}),
 		Rotators: []rotator.Rotator{p.stage.Rotator(faults)},
 		Steps:    p.stage.Steps, Observer: p.stage.Observer, Sink: p.stage.Sink,
+	}
+	if p.stage.Channel != nil {
+		options.Channels = []notify.Kind{p.stage.Channel(faults)}
 	}
 	if p.stage.Connection != nil {
 		options.Connections = []rotator.ConnectionKind{p.stage.Connection(faults)}
@@ -248,6 +254,33 @@ func (p *Play) Connect() {
 		return err
 	})
 }
+
+// WriteChannel writes a channel until it exists.
+func (p *Play) WriteChannel(name string, given option.Values) {
+	p.until("channel", func() bool {
+		_, err := p.engine.Channel(context.Background(), name)
+		return err == nil
+	}, func(ctx context.Context, e *backend.Engine) error {
+		values := option.Values{"type": p.stage.Channel(NewFaults(None, 0)).Type()}
+		for k, v := range given {
+			values[k] = v
+		}
+		_, err := e.WriteChannel(ctx, backend.Write{Name: name, Given: values})
+		return err
+	})
+}
+
+// History reads the role's ended rotations from the disk.
+func (p *Play) History() []rotation.Rotation {
+	records, _, err := p.stored().History(context.Background(), RoleName, "", 1000)
+	if err != nil {
+		p.violate("could not read the history: %s", err)
+	}
+	return records
+}
+
+// Violate records that a promise was broken.
+func (p *Play) Violate(format string, args ...any) { p.violate(format, args...) }
 
 // Add makes further roles on the same connection.
 func (p *Play) Add(extra option.Values, names ...string) {

@@ -49,11 +49,11 @@ type Message struct {
 	Summary string
 	// Fields are what else there is to know, in the order in which to show them.
 	Fields []Field
-	// Alarm is the stable key of what lasts: the messages that open it, repeat it and close
-	// it bear the same. Empty for what only happens.
+	// Alarm is the stable key of what lasts and is raised, or told again; empty for what
+	// only happens, or ends.
 	Alarm string
-	// Closes tells that the alarm is over.
-	Closes bool
+	// Over are the keys of alarms that end with this message.
+	Over []string
 	// IncidentID is set for a message of an incident.
 	IncidentID string
 	// Link is a URL where more is to be read, or empty.

@@ -2,6 +2,7 @@ package rotation
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -53,6 +54,12 @@ type State struct {
 	Reencryption *Reencryption `json:"reencryption,omitempty"`
 
 	Incidents []IncidentLink `json:"incidents,omitempty"`
+	// Alarm is what is wrong with the role, as people were told of it; nil where nothing is.
+	Alarm *Alarm `json:"alarm,omitempty"`
+	// Foretold is the NextRotation that people were told of ahead.
+	Foretold time.Time `json:"foretold,omitzero"`
+	// EmittedTime is that of the last event.
+	EmittedTime time.Time `json:"emitted_time,omitzero"`
 	// Events are not handed to the outbox yet.
 	Events []Event `json:"events,omitempty"`
 	// Deleted is set in a tombstone: nothing but retirement happens any more.
@@ -131,10 +138,12 @@ func (s *State) Recorded() bool {
 // Event is something people may want to be told, stored in the same Put as what
 // it tells of.
 type Event struct {
-	ID   string            `json:"id"`
-	Type string            `json:"type"`
-	Time time.Time         `json:"time"`
-	Data map[string]string `json:"data,omitempty"`
+	ID   string    `json:"id"`
+	Type string    `json:"type"`
+	Time time.Time `json:"time"`
+	// Channel is the only one to be told; empty for all that want to know.
+	Channel string            `json:"channel,omitempty"`
+	Data    map[string]string `json:"data,omitempty"`
 }
 
 // Version returns the version of this number, or nil.
@@ -330,6 +339,18 @@ type AfterFailure struct {
 	GiveUp bool
 }
 
+// words say what is done about the failure.
+func (a AfterFailure) words() string {
+	switch {
+	case a.Retry != nil:
+		return fmt.Sprintf("attempt %d follows at %s", a.Retry.Attempt, a.Retry.At.UTC().Format(time.RFC3339))
+	case a.Blocked != "":
+		return "nothing more is tried until a person rotates or rolls back"
+	default:
+		return "nothing was changed, and nothing more is tried"
+	}
+}
+
 // Fail ends the rotation in flight before the switch; the candidate is undone.
 func (s *State) Fail(now time.Time, why Failure, then AfterFailure) error {
 	r, outcome := s.InFlight, Failed
@@ -349,7 +370,7 @@ func (s *State) Fail(now time.Time, why Failure, then AfterFailure) error {
 	s.Failures++
 	s.Intent, s.Blocked = then.Retry, then.Blocked
 	s.end(now)
-	s.event("rotation.failed", now, map[string]string{"phase": string(r.Phase), "error": why.Message})
+	s.event("rotation.failed", now, map[string]string{"phase": string(r.Phase), "error": why.Message, "attempt": fmt.Sprint(r.Attempt), "then": then.words()})
 	return nil
 }
 
@@ -528,14 +549,21 @@ func (s *State) event(kind string, now time.Time, data map[string]string) {
 	if r == nil {
 		r = s.Last
 	}
-	s.Emit(Event{ID: r.ID + "/" + kind, Type: kind, Time: now, Data: data})
+	all := map[string]string{"rotation_id": r.ID, "version": fmt.Sprint(r.Version), "trigger": string(r.Trigger)}
+	maps.Copy(all, data)
+	s.Emit(Event{ID: r.ID + "/" + kind, Type: kind, Time: now, Data: all})
 }
 
 // maxEvents bounds the document should nobody take events away.
 const maxEvents = 64
 
-// Emit stores an event with the step it tells of; the oldest go when too many wait.
+// Emit stores an event with the step it tells of; the oldest go when too many wait. No two
+// events of a role are of one moment, so that they can be told in order.
 func (s *State) Emit(e Event) {
+	if !e.Time.After(s.EmittedTime) {
+		e.Time = s.EmittedTime.Add(1)
+	}
+	s.EmittedTime = e.Time
 	s.Events = append(s.Events, e)
 	if extra := len(s.Events) - maxEvents; extra > 0 {
 		s.Events = slices.Delete(s.Events, 0, extra)

@@ -165,18 +165,19 @@ func TestReachKnowsOnlyWhatMovesNothingElse(t *testing.T) {
 
 func TestFailBeforeTheSwitch(t *testing.T) {
 	t.Parallel()
-	retry := &rotation.Intent{ID: "retry"}
+	retry := &rotation.Intent{ID: "retry", Attempt: 2, At: time.Date(2026, 1, 1, 0, 0, 30, 0, time.UTC)}
 	for name, tc := range map[string]struct {
 		then    rotation.AfterFailure
 		blocked string // before
 		outcome rotation.Outcome
 		undo    bool
+		words   string
 	}{
-		"with a next attempt":      {rotation.AfterFailure{Retry: retry}, "", rotation.Failed, true},
-		"irreversible":             {rotation.AfterFailure{Retry: retry, Keep: true}, "", rotation.Failed, false},
-		"the last attempt":         {rotation.AfterFailure{Blocked: "ten failed"}, "", rotation.Blocked, true},
-		"a rollback":               {rotation.AfterFailure{}, "", rotation.Failed, true},
-		"a rollback while blocked": {rotation.AfterFailure{Blocked: "before"}, "before", rotation.Failed, true},
+		"with a next attempt":      {rotation.AfterFailure{Retry: retry}, "", rotation.Failed, true, "attempt 2 follows at 2026-01-01T00:00:30Z"},
+		"irreversible":             {rotation.AfterFailure{Retry: retry, Keep: true}, "", rotation.Failed, false, "attempt 2 follows at 2026-01-01T00:00:30Z"},
+		"the last attempt":         {rotation.AfterFailure{Blocked: "ten failed"}, "", rotation.Blocked, true, "nothing more is tried until a person rotates or rolls back"},
+		"a rollback":               {rotation.AfterFailure{}, "", rotation.Failed, true, "nothing was changed, and nothing more is tried"},
+		"a rollback while blocked": {rotation.AfterFailure{Blocked: "before"}, "before", rotation.Failed, true, "nothing more is tried until a person rotates or rolls back"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -196,7 +197,8 @@ func TestFailBeforeTheSwitch(t *testing.T) {
 				require.Equal(t, tc.then.Blocked, r.Blocked)
 				require.Equal(t, 1, r.Failures)
 				require.Equal(t, 1, r.Current, "readers notice nothing")
-				require.Equal(t, map[string]string{"phase": string(phase), "error": "no"}, r.Events[len(r.Events)-1].Data)
+				said := r.Events[len(r.Events)-1].Data
+				require.Equal(t, []string{string(phase), "no", tc.words}, []string{said["phase"], said["error"], said["then"]})
 			}
 		})
 	}

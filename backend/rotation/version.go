@@ -83,6 +83,8 @@ type Version struct {
 	// a reader may hold a ttl derived from any of them.
 	Grace Duration `json:"grace,omitempty"`
 
+	// UseAsked is when it was last asked who still uses the version, near its end.
+	UseAsked time.Time `json:"use_asked,omitzero"`
 	// RetireFloor is the latest RetireAt ever promised; a later one is never earlier.
 	RetireFloor time.Time `json:"retire_floor,omitzero"`
 

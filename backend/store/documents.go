@@ -31,6 +31,13 @@ type Config struct {
 	HistoryLimit           int               `json:"history_limit"`
 	// ExternalURL is where clients reach Vault, without a slash at its end.
 	ExternalURL string `json:"external_url,omitempty"`
+	// Channels are told of roles that name none themselves; empty for all channels.
+	Channels []string `json:"channels,omitempty"`
+	// Contacts are the channels in line for what nobody acknowledges within EscalateAfter.
+	Contacts      []string          `json:"contacts,omitempty"`
+	EscalateAfter rotation.Duration `json:"escalate_after"`
+	// NotifyBefore is how long ahead people are told of a rotation; 0: they are not.
+	NotifyBefore rotation.Duration `json:"notify_before"`
 }
 
 // DefaultConfig is in force until an operator writes another.
@@ -39,6 +46,7 @@ func DefaultConfig() Config {
 		MaxConcurrentRotations: 16,
 		OverdueAfter:           rotation.Duration(7 * 24 * time.Hour),
 		HistoryLimit:           100,
+		EscalateAfter:          rotation.Duration(time.Hour),
 	}
 }
 
@@ -115,6 +123,7 @@ type Policy struct {
 	MaxAttempts      int               `json:"max_attempts"`
 	OverdueAfter     rotation.Duration `json:"overdue_after"` // 0: the mount's
 	OnRolloutFailure string            `json:"on_rollout_failure"`
+	Channels         []string          `json:"channels,omitempty"` // empty: the mount's
 	CustomMetadata   map[string]string `json:"custom_metadata"`
 }
 

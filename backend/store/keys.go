@@ -1,6 +1,7 @@
 package store
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"strings"
 	"time"
@@ -20,12 +21,15 @@ const (
 	tombstonePrefix  = "tombstone/"
 	targetPrefix     = "target/"
 	progressPrefix   = "reencryption/"
+	channelPrefix    = "channel/"
+	deliveriesPrefix = "deliveries/"
+	outboxPrefix     = "outbox/"
 )
 
 // SealWrapped lists the storage keys and prefixes that hold secrets, for Vault's
 // seal wrapping.
 func SealWrapped() []string {
-	return []string{instanceKey, connectionPrefix, materialPrefix}
+	return []string{instanceKey, connectionPrefix, channelPrefix, materialPrefix}
 }
 
 func sealWrapped(key string) bool {
@@ -52,6 +56,15 @@ func materialKey(name string, version int) string {
 func targetFolder(role string) string   { return targetPrefix + role + "/" }
 func progressFolder(role string) string { return progressPrefix + role + "/" }
 
+func outboxFolder(channel string) string { return outboxPrefix + channel + "/" }
+
+// OutboxKey sorts by time, and is the same however often an event is handed over. A role
+// may have several events of one moment, and so may several roles.
+func OutboxKey(at time.Time, role, event string) string {
+	sum := sha256.Sum256([]byte(role + "\x00" + event))
+	return fmt.Sprintf("%020d-%x", at.UnixNano(), sum[:8])
+}
+
 func historyFolder(name string) string { return historyPrefix + name + "/" }
 
 // historyKey sorts by the time a rotation started, and is the same however
@@ -73,6 +86,9 @@ func RoleOf(key string) string {
 	}
 	return ""
 }
+
+// IsChannel tells whether a storage key holds a channel.
+func IsChannel(key string) bool { return strings.HasPrefix(key, channelPrefix) }
 
 // IsConnection tells whether a storage key holds a connection.
 func IsConnection(key string) bool { return strings.HasPrefix(key, connectionPrefix) }

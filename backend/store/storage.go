@@ -10,6 +10,9 @@
 //	history/<name>/<time>-<id>    rotations that ended
 //	incident/<id>                 records of emergencies
 //	incident-role/<id>/<name>     what an emergency means for one role
+//	channel/<name>                where people are told                 (seal wrap)
+//	deliveries/<channel>          how a channel fares
+//	outbox/<channel>/<time>-<id>  events on their way to a channel
 //	tombstone/<name>              what a deleted role leaves to be done
 //
 // Storage has no transactions: one Put is the only atomic step.

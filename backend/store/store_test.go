@@ -152,6 +152,33 @@ func kinds(t *testing.T) map[string]kind {
 			},
 			func(ctx context.Context, s *Store) (any, error) { return s.Progress(ctx, name, "cards") },
 		},
+		"channel": {
+			"channel/" + name, channelSchema,
+			func(ctx context.Context, s *Store) (any, error) {
+				d := full[Channel](t)
+				d.Name = name
+				return &d, s.PutChannel(ctx, &d)
+			},
+			func(ctx context.Context, s *Store) (any, error) { return s.Channel(ctx, name) },
+		},
+		"deliveries": {
+			"deliveries/" + name, deliverySchema,
+			func(ctx context.Context, s *Store) (any, error) {
+				d := full[Deliveries](t)
+				return &d, s.PutDeliveries(ctx, name, &d)
+			},
+			func(ctx context.Context, s *Store) (any, error) { return s.Deliveries(ctx, name) },
+		},
+		"outbox": {
+			"outbox/" + name + "/" + OutboxKey(started, "app", "event"), outboxSchema,
+			func(ctx context.Context, s *Store) (any, error) {
+				d := full[Queued](t)
+				return &d, s.PutQueued(ctx, name, OutboxKey(started, "app", "event"), &d)
+			},
+			func(ctx context.Context, s *Store) (any, error) {
+				return s.Queued(ctx, name, OutboxKey(started, "app", "event"))
+			},
+		},
 		"material": {
 			"material/" + name + "/7", materialSchema,
 			func(ctx context.Context, s *Store) (any, error) {
@@ -304,7 +331,7 @@ func names(t *testing.T, raw []byte, what string) map[string]bool {
 	require.NoError(t, json.Unmarshal(raw, &doc))
 	free := map[string]bool{
 		"values": true, "secrets": true, "next_secrets": true, "custom_metadata": true, "data": true, "object": true,
-		"roles": what != "incident", "drains": true, "versions": what == "progress",
+		"roles": what != "incident", "drains": true, "joint": true, "versions": what == "progress",
 	}
 	out := map[string]bool{}
 	var walk func(path string, v any)
@@ -417,7 +444,7 @@ func TestEveryDocumentOfANewerReleaseIsRefused(t *testing.T) {
 
 func TestSealWrap(t *testing.T) {
 	t.Parallel()
-	wrapped := map[string]bool{"instance": true, "connection": true, "material": true}
+	wrapped := map[string]bool{"channel": true, "instance": true, "connection": true, "material": true}
 	for what, k := range kinds(t) {
 		s, raw := newStore()
 		_, err := k.put(t.Context(), s)
@@ -427,7 +454,7 @@ func TestSealWrap(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, wrapped[what], seen.last.SealWrap, what)
 	}
-	require.Equal(t, []string{"instance", "connection/", "material/"}, SealWrapped())
+	require.Equal(t, []string{"instance", "connection/", "channel/", "material/"}, SealWrapped())
 	require.False(t, sealWrapped("instance2"), "a key is not a prefix")
 	require.False(t, sealWrapped("connection"))
 }
@@ -518,7 +545,8 @@ func TestDeleteRoleLeavesNothingButMaterialAndTombstone(t *testing.T) {
 		require.NoError(t, err)
 		return keys
 	}
-	rest := []string{"config", "instance", "connection/" + name, "role/" + name + "2", "tombstone/" + name, "incident/20300101T000000Z-1", "incident-role/20300101T000000Z-1/" + name}
+	rest := []string{"config", "instance", "connection/" + name, "role/" + name + "2", "tombstone/" + name, "incident/20300101T000000Z-1", "incident-role/20300101T000000Z-1/" + name,
+		"channel/" + name, "deliveries/" + name, "outbox/" + name + "/" + OutboxKey(started, "app", "event")}
 	require.ElementsMatch(t, append([]string{"material/" + name + "/7"}, rest...), keys())
 	require.NoError(t, s.PutMaterial(t.Context(), name, 10, nil))
 	require.NoError(t, s.PutMaterial(t.Context(), name+"2", 1, nil))

@@ -1,0 +1,232 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
+)
+
+// remindEvery is how often people are told again of what is still wrong.
+const remindEvery = 24 * time.Hour
+
+// telling is what decide has to know to tell people in time.
+type telling struct {
+	word, reason string // of status, now
+	// told says that what the word stands for was told by an event of its own.
+	told bool
+	// overdueAt is when the role becomes overdue; zero for never.
+	overdueAt time.Time
+	alarm     rotation.AlarmPolicy
+	ahead     time.Duration // of a rotation
+	// asks tells that the kind knows who uses a version.
+	asks bool
+}
+
+func (e *Engine) telling(s *subject, kind rotator.Rotator, now time.Time) telling {
+	config := e.config.Load()
+	sum := s.summary().at(now, config.OverdueAfter.Std())
+	t := telling{
+		word: string(sum.State), reason: s.alarmReason(sum), told: toldOf(s.state, sum.State), ahead: config.NotifyBefore.Std(),
+		alarm: rotation.AlarmPolicy{Remind: remindEvery, Contacts: config.Contacts, Escalate: config.EscalateAfter.Std()},
+	}
+	if next := s.state.NextRotation; !next.IsZero() && !s.state.Deleted {
+		t.overdueAt = next.Add(overdueAfter(s.role.Policy.OverdueAfter.Std(), config.OverdueAfter.Std()) + 1)
+	}
+	if s.state.Deleted { // only what a person has to do for it is left
+		t.word, t.reason = "", ""
+		if state, reason := s.personActs(); state != "" {
+			t.word, t.reason = string(state), reason
+		}
+	}
+	_, t.asks = kind.(rotator.InUser)
+	t.asks = t.asks && !changesInPlace(kind, s.role)
+	return t
+}
+
+// alarmReason says in words what an alarm is about.
+func (s *subject) alarmReason(sum summary) string {
+	switch {
+	case sum.reason != "":
+		return sum.reason
+	case sum.State == StateOverdue && sum.LastError != "":
+		return fmt.Sprintf("due since %s: %s", s.state.NextRotation.UTC().Format(time.RFC3339), sum.LastError)
+	case sum.State == StateOverdue:
+		return "due since " + s.state.NextRotation.UTC().Format(time.RFC3339)
+	default:
+		return sum.LastError
+	}
+}
+
+// toldOf tells whether an event of its own told why a role fails.
+func toldOf(st *rotation.State, state RoleState) bool {
+	return state == StateFailing && (st.Failures > 0 || st.Postponed != nil && st.Postponed.Failing || st.Reencryption.Runs() && st.Reencryption.Failures > 0)
+}
+
+// ruleAlarm raises, repeats, passes on and ends the alarm of a role.
+func ruleAlarm(v view) decision {
+	a, t := v.state.Alarm, v.telling
+	was := ""
+	if a != nil {
+		was = a.State
+	}
+	if rotation.Alarming(t.word) && t.word != was || a != nil && !rotation.Alarming(t.word) {
+		return v.due(actAlarm)
+	}
+	at := v.state.AlarmAt(t.alarm)
+	if overdue := t.overdueAt; overdue.After(v.now) && (at.IsZero() || overdue.Before(at)) {
+		at = overdue
+	}
+	return decision{act: actAlarm, at: at}
+}
+
+// reviewAlarm does what ruleAlarm found due.
+func (e *Engine) reviewAlarm(ctx context.Context, s *subject) error {
+	_, err := e.update(ctx, s.name, func(s *subject) error {
+		now := e.clock.Now()
+		t := e.telling(s, e.rotators[s.role.Type], now)
+		if !s.state.ReviewAlarm(t.word, t.reason, t.told, t.alarm, now) {
+			return errStale
+		}
+		return nil
+	})
+	return err
+}
+
+// ruleForetell tells ahead of a rotation.
+func ruleForetell(v view) decision {
+	next := v.dueAt()
+	if v.telling.ahead <= 0 || next.IsZero() || v.state.Foretold.Equal(v.state.NextRotation) || v.soak.Waits() {
+		return decision{}
+	}
+	return decision{act: actForetell, at: next.Add(-v.telling.ahead)}
+}
+
+// foretell tells ahead of a rotation, once.
+func (e *Engine) foretell(ctx context.Context, s *subject) error {
+	_, err := e.update(ctx, s.name, func(s *subject) error {
+		next := s.state.NextRotation
+		if s.state.Foretold.Equal(next) || s.state.Deleted || s.state.InFlight != nil {
+			return errStale
+		}
+		s.state.Foretold = next
+		s.state.Emit(rotation.Event{
+			ID: fmt.Sprintf("rotation.upcoming/%d", next.UnixNano()), Type: "rotation.upcoming", Time: e.clock.Now(),
+			Data: map[string]string{"at": next.UTC().Format(time.RFC3339)},
+		})
+		return nil
+	})
+	return err
+}
+
+// useLead is how long before a version's end people are told who still uses it.
+func useLead(v *rotation.Version) time.Duration { return v.Grace.Std() / 4 }
+
+// ruleUse asks, near the end of a version's grace, who still uses it.
+func ruleUse(v view) decision {
+	if !v.telling.asks || v.state.Deleted || v.frozen() {
+		return decision{}
+	}
+	return v.first(func(ver *rotation.Version) decision {
+		if ver.State != rotation.Retiring || ver.Compromised || ver.RetireAt.IsZero() || !ver.RetireBegun.IsZero() {
+			return decision{}
+		}
+		at := ver.RetireAt.Add(-useLead(ver))
+		if !ver.UseAsked.Before(at) || !v.now.Before(ver.RetireAt) {
+			return decision{}
+		}
+		return decision{act: actUse, version: ver.Number, at: at}
+	})
+}
+
+// askUse tells who still uses a version that is about to end. That nobody could be asked is
+// no reason to tell anything: the end itself will tell.
+func (e *Engine) askUse(ctx context.Context, s *subject, number int) error {
+	v := s.state.Version(number)
+	asker, ok := e.rotators[s.role.Type].(rotator.InUser)
+	if !ok {
+		return errStale
+	}
+	asked, done := context.WithTimeout(ctx, inUseTimeout)
+	users, err := e.usersOfVersion(asked, s, asker, v)
+	done()
+	if err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		e.logger.Warn("could not ask who uses a version that is about to end", "role", s.name, "version", number, "error", failureOf(err, nil).Message)
+	}
+	_, err = e.update(ctx, s.name, func(s *subject) error {
+		v, err := s.version(number, rotation.Retiring)
+		if err != nil {
+			return err
+		}
+		v.UseAsked = e.clock.Now()
+		if len(users) == 0 {
+			return nil
+		}
+		s.state.Emit(rotation.Event{
+			ID: fmt.Sprintf("version.still_used/%d/%d", number, v.RetireAt.UnixNano()), Type: "version.still_used", Time: v.UseAsked,
+			Data: map[string]string{"version": fmt.Sprint(number), "retire_at": v.RetireAt.UTC().Format(time.RFC3339), "users": usersInWords(users)},
+		})
+		return nil
+	})
+	return err
+}
+
+func usersInWords(users []rotator.Use) string {
+	words := make([]string, 0, len(users))
+	for _, u := range users {
+		words = append(words, strings.TrimSpace(fmt.Sprintf("%s %s (%d)", u.ApplicationName, u.ClientAddr, u.Count)))
+	}
+	slices.Sort(words)
+	return joinFirst(words, maxNamed)
+}
+
+// Acknowledge lets a person say that they look after what is wrong with a role: no further
+// contact is told of it.
+func (e *Engine) Acknowledge(ctx context.Context, name string, by Actor) (*rotation.Alarm, error) {
+	if _, err := e.loadLive(ctx, name); err != nil {
+		return nil, err
+	}
+	who, err := e.actor(ctx, by)
+	if err != nil {
+		return nil, err
+	}
+	s, err := e.update(ctx, name, func(s *subject) error {
+		switch {
+		case s.state.Alarm == nil:
+			return fault.New(fault.Conflict, "nothing is wrong with role %q that people were told of", name)
+		case s.state.Alarm.Acknowledged != nil:
+			return errNoChange
+		}
+		s.state.Alarm.Acknowledged = &rotation.Acknowledgement{Time: e.clock.Now(), Actor: who}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.workers.add(forOne, name) // the next time to look is another
+	return s.state.Alarm, nil
+}
+
+// channelLines tell of the channels that are to be told of a role.
+func (e *Engine) channelLines(role *store.Role) []rotator.Line {
+	channels := e.listening(role, rotation.Event{Type: "rotation.failed"})
+	if len(channels) == 0 {
+		return []rotator.Line{{Check: "channels", Result: rotator.Warn, Detail: "no channel is told should the rotation fail"}}
+	}
+	failing := e.outbox.failing()
+	for _, name := range channels {
+		if slices.Contains(failing, name) {
+			return []rotator.Line{{Check: "channels", Result: rotator.Warn, Detail: fmt.Sprintf("channel %s does not take messages", name)}}
+		}
+	}
+	return []rotator.Line{{Check: "channels", Result: rotator.Pass, Detail: "told should it fail: " + joinFirst(channels, maxNamed)}}
+}

@@ -1,0 +1,383 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ryanuber/go-glob"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/notify"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
+)
+
+// ChannelOptions declares what channels of every type have.
+func ChannelOptions() option.Set {
+	return option.Set{
+		{Name: "events", Type: option.List, Default: []string{"*"}, Help: "Names of events, with * as a wildcard, that the channel is told of, such as rotation.*."},
+		{Name: "severity", Type: option.String, Default: string(notify.Info), Help: "The least severity that the channel is told of: info, warning, error or critical."},
+		{Name: "roles", Type: option.List, Default: []string{"*"}, Help: "Names of roles, with * as a wildcard, of which the channel is told."},
+	}
+}
+
+type channelCommon struct {
+	Events   []string `json:"events"`
+	Severity string   `json:"severity"`
+	Roles    []string `json:"roles"`
+}
+
+// ChannelView is a stored channel without its secrets, and how it fares.
+type ChannelView struct {
+	Name   string
+	Type   string
+	Values option.Values // common and own options, defaults included
+	// Waiting are the messages on their way.
+	Waiting int
+	store.Deliveries
+}
+
+// ofChannel begins the name under which a channel has its place in the index and among the
+// couriers; no role may have a space in its name.
+const ofChannel = "channel "
+
+func channelLock(name string) string { return ofChannel + name }
+
+func (e *Engine) channelKind(typ string) (notify.Kind, error) {
+	var known []string
+	for _, k := range e.channelKinds {
+		if k.Type() == typ {
+			return k, nil
+		}
+		known = append(known, k.Type())
+	}
+	if typ == "" {
+		return nil, fault.Field("type", "is required: one of %s", strings.Join(known, ", "))
+	}
+	return nil, fault.Field("type", "%q is not a type of channel: use one of %s", typ, strings.Join(known, ", "))
+}
+
+func (e *Engine) channel(ctx context.Context, name string) (*store.Channel, error) {
+	doc, err := e.store.Channel(ctx, name)
+	if err == nil && doc == nil {
+		return nil, fault.New(fault.NotFound, "there is no channel %q", name)
+	}
+	return doc, err
+}
+
+// ChannelNames lists the channels.
+func (e *Engine) ChannelNames(ctx context.Context) ([]string, error) { return e.store.Channels(ctx) }
+
+// Channel shows a channel without its secrets.
+func (e *Engine) Channel(ctx context.Context, name string) (*ChannelView, error) {
+	doc, err := e.channel(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	kind, err := e.channelKind(doc.Type)
+	if err != nil {
+		return nil, err
+	}
+	fares, err := e.store.Deliveries(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := e.store.OutboxKeys(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	values := kind.Options().WithDefaults(doc.Values)
+	values["events"], values["severity"], values["roles"] = doc.Events, doc.Severity, doc.Roles
+	view := &ChannelView{Name: name, Type: doc.Type, Values: values, Waiting: len(keys)}
+	if fares != nil {
+		view.Deliveries = *fares
+	}
+	return view, nil
+}
+
+// WriteChannel stores a channel: what is left out keeps its value, but a secret does not
+// follow an address. What waits for it is tried at once.
+func (e *Engine) WriteChannel(ctx context.Context, w Write) (warnings []string, err error) {
+	unlock, err := e.locks.lock(ctx, channelLock(w.Name))
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	before, err := e.store.Channel(ctx, w.Name)
+	if err != nil {
+		return nil, err
+	}
+	doc, kind, err := e.mergeChannel(before, w)
+	if err != nil {
+		return nil, err
+	}
+	if err := kind.Check(channelOf(doc)); err != nil {
+		return nil, err
+	}
+	if err := e.store.PutChannel(ctx, doc); err != nil {
+		return nil, err
+	}
+	if err := e.loadChannels(ctx); err != nil {
+		return nil, err
+	}
+	e.hurry(w.Name)
+	return e.matchesNone(ctx, doc), nil
+}
+
+func channelOf(doc *store.Channel) *notify.Channel {
+	return &notify.Channel{Name: doc.Name, Values: doc.Values, Secrets: secret.NewMap(doc.Secrets)}
+}
+
+func (e *Engine) mergeChannel(before *store.Channel, w Write) (*store.Channel, notify.Kind, error) {
+	given := maps.Clone(w.Given)
+	typ, _ := given["type"].(string)
+	delete(given, "type")
+	doc := &store.Channel{Name: w.Name, Type: typ, Values: option.Values{}, Secrets: map[string]string{}}
+	common := channelCommon{Events: []string{"*"}, Severity: string(notify.Info), Roles: []string{"*"}}
+	if before != nil {
+		if typ != "" && typ != before.Type {
+			return nil, nil, fault.Field("type", "is %s and cannot be changed: make another channel", before.Type)
+		}
+		doc.Type, doc.Values, doc.Secrets = before.Type, maps.Clone(before.Values), maps.Clone(before.Secrets)
+		common = channelCommon{Events: before.Events, Severity: before.Severity, Roles: before.Roles}
+	}
+	kind, err := e.channelKind(doc.Type)
+	if err != nil {
+		return nil, nil, err
+	}
+	shared, own := split(ChannelOptions(), given)
+	if err := overlay(ChannelOptions(), &common, shared); err != nil {
+		return nil, nil, err
+	}
+	if err := checkFilters(&common); err != nil {
+		return nil, nil, err
+	}
+	doc.Events, doc.Severity, doc.Roles = common.Events, common.Severity, common.Roles
+	if err := mergeValues(kind.Options(), doc.Type, doc.Values, own); err != nil {
+		return nil, nil, err
+	}
+	if before != nil {
+		if err := secretsAgain(kind.Options(), before.Values, doc.Values, before.Secrets, w.Secrets); err != nil {
+			return nil, nil, err
+		}
+	}
+	maps.Copy(doc.Secrets, w.Secrets.Reveal())
+	return doc, kind, nil
+}
+
+// checkFilters refuses filters that let nothing through.
+func checkFilters(c *channelCommon) error {
+	if !slices.Contains(notify.Severities, notify.Severity(c.Severity)) {
+		return fault.Field("severity", "must be info, warning, error or critical")
+	}
+	if len(c.Events) == 0 || len(c.Roles) == 0 {
+		return fault.Field(map[bool]string{true: "events", false: "roles"}[len(c.Events) == 0], "must name something: * for all")
+	}
+	for _, pattern := range c.Events {
+		if !slices.ContainsFunc(EventKinds, func(k EventKind) bool { return glob.Glob(pattern, k.Name) }) {
+			return fault.Field("events", "%q is no event: there are %s", pattern, strings.Join(eventNames(), ", "))
+		}
+	}
+	return nil
+}
+
+func eventNames() []string {
+	names := make([]string, len(EventKinds))
+	for i, k := range EventKinds {
+		names[i] = k.Name
+	}
+	return names
+}
+
+// matchesNone warns of patterns that no role has today.
+func (e *Engine) matchesNone(ctx context.Context, doc *store.Channel) (warnings []string) {
+	if !e.summaries.ready() && e.rebuild(ctx) != nil {
+		return nil // the channel is written; this is only a hint
+	}
+	all := e.summaries.all()
+	for _, pattern := range doc.Roles {
+		if pattern != "*" && !slices.ContainsFunc(all, func(s summary) bool { return glob.Glob(pattern, s.Name) }) {
+			warnings = append(warnings, fmt.Sprintf("roles: %q matches none of the %d roles of this mount yet", pattern, len(all)))
+		}
+	}
+	return warnings
+}
+
+// DeleteChannel removes a channel, and what waits for it.
+func (e *Engine) DeleteChannel(ctx context.Context, name string) error {
+	unlock, err := e.locks.lock(ctx, channelLock(name))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	config, err := e.store.Config(ctx)
+	if err != nil {
+		return err
+	}
+	if slices.Contains(config.Channels, name) || slices.Contains(config.Contacts, name) {
+		return fault.New(fault.Conflict, "channel %q is named by config (channels or contacts): take it out there first", name)
+	}
+	users, err := e.toldThrough(ctx, name)
+	if err != nil {
+		return err
+	}
+	if len(users) > 0 {
+		return fault.New(fault.Conflict, "channel %q is named by the channels of %s: take it out there first", name, joinFirst(users, maxNamed))
+	}
+	if err := e.store.DeleteChannel(ctx, name); err != nil {
+		return err
+	}
+	e.outbox.drop(name)
+	e.index.forget(channelLock(name))
+	return e.loadChannels(ctx)
+}
+
+// toldThrough names the roles that name a channel.
+func (e *Engine) toldThrough(ctx context.Context, channel string) (users []string, err error) {
+	names, err := e.store.Roles(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		role, err := e.store.Role(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if role != nil && slices.Contains(role.Policy.Channels, channel) {
+			users = append(users, name)
+		}
+	}
+	return users, nil
+}
+
+// TestChannel sends a message, and answers what came of it.
+func (e *Engine) TestChannel(ctx context.Context, name string, by Actor) error {
+	doc, err := e.channel(ctx, name)
+	if err != nil {
+		return err
+	}
+	kind, err := e.channelKind(doc.Type)
+	if err != nil {
+		return err
+	}
+	source, err := e.source(ctx)
+	if err != nil {
+		return err
+	}
+	id, err := newID()
+	if err != nil {
+		return err
+	}
+	err = e.sendOnce(ctx, kind, doc, &notify.Message{
+		ID: id, Event: "channel.test", Severity: notify.Info, Time: e.clock.Now().UTC(), Source: source,
+		Summary: fmt.Sprintf("this is a test of channel %s: if you read it, the channel works", name),
+		Fields:  []notify.Field{{Name: "asked for by", Value: by.DisplayName}},
+	})
+	if err != nil {
+		return fault.New(fault.Target, "channel %q did not take the message: %s", name, notify.FailureOf(err).Reason)
+	}
+	e.hurry(name)
+	return nil
+}
+
+// sendTimeout bounds one delivery.
+const sendTimeout = 30 * time.Second
+
+func (e *Engine) sendOnce(ctx context.Context, kind notify.Kind, doc *store.Channel, m *notify.Message) error {
+	ctx, done := context.WithTimeout(ctx, sendTimeout)
+	defer done()
+	return kind.Send(ctx, channelOf(doc), m)
+}
+
+// loadChannels reads all channels anew: who is told is asked for every event.
+func (e *Engine) loadChannels(ctx context.Context) error {
+	names, err := e.store.Channels(ctx)
+	if err != nil {
+		return err
+	}
+	all := make([]*store.Channel, 0, len(names))
+	for _, name := range names {
+		doc, err := e.store.Channel(ctx, name)
+		if err != nil {
+			return err
+		}
+		if doc != nil {
+			doc.Secrets = nil // read when they are needed
+			all = append(all, doc)
+		}
+	}
+	e.channels.Store(&all)
+	return nil
+}
+
+// listening returns the channels that are to be told an event of a role, or, where role is
+// nil, of the mount.
+func (e *Engine) listening(role *store.Role, ev rotation.Event) (names []string) {
+	config, kind := e.config.Load(), eventKind(ev.Type)
+	chosen := config.Channels
+	if role != nil && len(role.Policy.Channels) > 0 {
+		chosen = role.Policy.Channels
+	}
+	for _, c := range *e.channels.Load() {
+		switch {
+		case ev.Channel != "":
+			if ev.Channel != c.Name {
+				continue
+			}
+		case slices.Contains(line(config, kind, ev), c.Name):
+		case len(chosen) > 0 && !slices.Contains(chosen, c.Name), !wants(c, role, ev, kind):
+			continue
+		}
+		names = append(names, c.Name)
+	}
+	return names
+}
+
+// line are the contacts who were told of an alarm, or are to be told first: how it goes on
+// and ends is told them too, whatever else they want to know.
+func line(config *store.Config, kind EventKind, ev rotation.Event) []string {
+	if kind.alarm != ofRole && kind.alarm != ofIncident {
+		return nil
+	}
+	told := 1
+	if n := 0; ev.Data["contacts"] != "" {
+		if _, err := fmt.Sscan(ev.Data["contacts"], &n); err == nil {
+			told = n
+		}
+	}
+	return config.Contacts[:min(max(told, 0), len(config.Contacts))]
+}
+
+// wants tells whether a channel's filters let an event through.
+func wants(c *store.Channel, role *store.Role, ev rotation.Event, kind EventKind) bool {
+	matches := func(patterns []string, name string) bool {
+		return slices.ContainsFunc(patterns, func(p string) bool { return glob.Glob(p, name) })
+	}
+	if kind.alarm == ofAChannel && ev.Data["channel"] == c.Name { // it would not hear of it
+		return false
+	}
+	return matches(c.Events, ev.Type) && kind.Severity.AtLeast(notify.Severity(c.Severity)) && (role == nil || matches(c.Roles, role.Name))
+}
+
+// checkChannels refuses names of channels that do not exist.
+func (e *Engine) checkChannels(ctx context.Context, field string, names []string) error {
+	for i, name := range names {
+		if slices.Contains(names[:i], name) {
+			return fault.Field(field, "names %q twice", name)
+		}
+		doc, err := e.store.Channel(ctx, name)
+		if err != nil {
+			return err
+		}
+		if doc == nil {
+			return fault.Field(field, "names %q, which is no channel: write channels/%s first", name, name)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,329 @@
+package backend
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/notify"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/outbox"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
+)
+
+// maxCouriers bounds the channels that are told something at the same time. They have
+// workers of their own: a channel that hangs delays no rotation.
+const maxCouriers = 32
+
+// failingAfter is after how many failures in a row the other channels are told.
+const failingAfter = 2
+
+// deliver tells a channel what waits for it, one message after another, until nothing is
+// due, and notes when to look again. There is one courier for each channel.
+func (e *Engine) deliver(ctx context.Context, channel string) {
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			e.logger.Error("gave up on a channel for now", "channel", channel, "panic", panicked, "stack", string(debug.Stack()))
+			e.index.set(channelLock(channel), e.clock.Now().Add(afterPanic))
+		}
+	}()
+	for ctx.Err() == nil && e.mayAct() {
+		next, err := e.deliverOnce(ctx, channel)
+		switch {
+		case err == nil && next == nil:
+			continue
+		case err == nil:
+			e.index.set(channelLock(channel), *next)
+			e.nudge()
+		case errors.Is(err, errNoChannel):
+			e.outbox.drop(channel)
+			e.index.forget(channelLock(channel))
+		case ctx.Err() == nil:
+			e.logger.Error("could not go on with a channel", "channel", channel, "error", err)
+			e.index.set(channelLock(channel), e.clock.Now().Add(time.Minute))
+			e.nudge()
+		}
+		return
+	}
+}
+
+// deliverOnce does the one thing that is due for a channel, or says when to look again.
+func (e *Engine) deliverOnce(ctx context.Context, channel string) (next *time.Time, err error) {
+	doc, err := e.store.Channel(ctx, channel)
+	if err != nil {
+		return nil, err
+	}
+	if doc == nil {
+		return nil, errNoChannel
+	}
+	if err := e.readOutbox(ctx, channel); err != nil {
+		return nil, err
+	}
+	fares := e.outbox.fares(channel)
+	var batch []outbox.Entry
+	var at time.Time
+	waiting := 0
+	e.outbox.with(channel, func(c *channelQueue) {
+		batch, at, waiting = c.Together(), later(c.Next(), c.fares.NextTime), c.Len()
+	})
+	now := e.clock.Now()
+	switch {
+	case len(fares.Events) > 0:
+		return nil, e.tellOfChannel(ctx, channel, fares.Events)
+	case len(batch) == 0:
+		return &time.Time{}, nil
+	case waiting > maxWaiting:
+		return nil, e.giveUp(ctx, channel, batch[0].Key, fmt.Sprintf("more than %d messages waited", maxWaiting))
+	case now.Sub(batch[0].QueuedTime) >= outbox.MaxAge:
+		return nil, e.giveUp(ctx, channel, batch[0].Key, fmt.Sprintf("it waited for %s", outbox.MaxAge))
+	case at.After(now):
+		return &at, nil
+	}
+	return nil, e.send(ctx, doc, batch)
+}
+
+// send delivers one message, for all events that go together.
+func (e *Engine) send(ctx context.Context, doc *store.Channel, batch []outbox.Entry) error {
+	kind, err := e.channelKind(doc.Type)
+	if err != nil {
+		return err
+	}
+	key := batch[0].Key
+	q, err := e.putTogether(ctx, doc.Name, batch)
+	if err != nil {
+		return err
+	}
+	if q == nil {
+		e.outbox.with(doc.Name, func(c *channelQueue) { c.Remove(key) })
+		return nil
+	}
+	m, err := e.message(ctx, doc.Name, q)
+	if err != nil {
+		return err
+	}
+	e.outbox.with(doc.Name, func(c *channelQueue) { c.Fix(key) })
+	sent := e.sendOnce(ctx, kind, doc, m)
+	if sent != nil && ctx.Err() != nil {
+		return ctx.Err() // we are ending; it is told again
+	}
+	now := e.clock.Now()
+	e.outbox.with(doc.Name, func(c *channelQueue) { c.Sent(now) })
+	if sent != nil {
+		return e.sendFailed(ctx, doc.Name, key, q, notify.FailureOf(sent))
+	}
+	if err := e.recovered(ctx, doc.Name, m); err != nil {
+		return err
+	}
+	return e.done(ctx, doc.Name, key)
+}
+
+// putTogether stores which events go with the first one, before it is sent: whatever
+// happens then, the same message is sent again under the same id. Their own documents go
+// afterwards.
+func (e *Engine) putTogether(ctx context.Context, channel string, batch []outbox.Entry) (*store.Queued, error) {
+	key := batch[0].Key
+	q, err := e.store.Queued(ctx, channel, key)
+	if err != nil || q == nil || len(batch) == 1 {
+		return q, err
+	}
+	gone := make([]string, 0, len(batch)-1)
+	for _, entry := range batch[1:] {
+		q.Others = append(q.Others, store.Other{Key: entry.Key, Role: entry.Role})
+		gone = append(gone, entry.Key)
+	}
+	if err := e.store.PutQueued(ctx, channel, key, q); err != nil {
+		// It may have gone through: storage knows.
+		e.outbox.drop(channel)
+		return nil, err
+	}
+	e.outbox.with(channel, func(c *channelQueue) { c.Remove(gone...) })
+	for _, other := range gone {
+		if err := e.store.DeleteQueued(ctx, channel, other); err != nil {
+			e.outbox.drop(channel)
+			return nil, err
+		}
+	}
+	return q, nil
+}
+
+// done takes a message out of the outbox that was told, or given up.
+func (e *Engine) done(ctx context.Context, channel, key string) error {
+	if err := e.store.DeleteQueued(ctx, channel, key); err != nil {
+		return err
+	}
+	e.outbox.with(channel, func(c *channelQueue) { c.Remove(key) })
+	return nil
+}
+
+// sendFailed notes a failure. What the service will not take ever goes out of the way of
+// what waits behind it, after it had its chances; all else is tried until it is too old.
+func (e *Engine) sendFailed(ctx context.Context, channel, key string, q *store.Queued, why *notify.Failure) error {
+	e.logger.Warn("a channel did not take a message", "channel", channel, "event", q.Event.Type, "reason", why.Reason)
+	now, refused := e.clock.Now(), false
+	err := e.changeFares(ctx, channel, func(d *store.Deliveries) {
+		d.Failures++
+		if d.FailingSince.IsZero() {
+			d.FailingSince = now
+		}
+		d.LastError = why.Reason
+		d.NextTime = now.Add(outbox.Backoff(d.Failures, why.RetryAfter))
+		if !d.Told && (d.Failures >= failingAfter || why.Permanent) {
+			d.Told = true
+			d.Events = append(d.Events, channelEvent("channel.failing", channel, d.FailingSince, now, map[string]string{"reason": why.Reason}))
+		}
+		if refused = why.Permanent && d.Failures > failingAfter; refused {
+			lose(d, q, why.Reason, now)
+			d.Failures = failingAfter - 1 // the next one may fare better
+		}
+	})
+	if err != nil || !refused {
+		return err
+	}
+	return e.done(ctx, channel, key)
+}
+
+// recovered notes that a channel takes messages again, and which alarms it knows to be over.
+func (e *Engine) recovered(ctx context.Context, channel string, m *notify.Message) error {
+	fares := e.outbox.fares(channel)
+	joint := len(m.Over) > 0 && slices.ContainsFunc(m.Roles, func(role string) bool { return fares.Joint[role] != "" })
+	if fares.Failures == 0 && !fares.Told && !joint {
+		return nil
+	}
+	now := e.clock.Now()
+	return e.changeFares(ctx, channel, func(d *store.Deliveries) {
+		if d.Told {
+			d.Events = append(d.Events, channelEvent("channel.recovered", channel, d.FailingSince, now, map[string]string{"lost": fmt.Sprint(len(d.Lost))}))
+		}
+		d.Failures, d.FailingSince, d.NextTime, d.LastError, d.Told = 0, time.Time{}, time.Time{}, "", false
+		if joint {
+			maps.DeleteFunc(d.Joint, func(role, _ string) bool { return slices.Contains(m.Roles, role) })
+		}
+	})
+}
+
+// giveUp records that a message is not delivered any more.
+func (e *Engine) giveUp(ctx context.Context, channel, key, reason string) error {
+	q, err := e.store.Queued(ctx, channel, key)
+	if err != nil {
+		return err
+	}
+	if q != nil {
+		now := e.clock.Now()
+		if err := e.changeFares(ctx, channel, func(d *store.Deliveries) { lose(d, q, reason, now) }); err != nil {
+			return err
+		}
+		e.logger.Error("a message was not delivered", "channel", channel, "event", q.Event.Type, "role", q.Role, "reason", reason)
+	}
+	return e.done(ctx, channel, key)
+}
+
+// tellOfChannel hands a channel's own events to the others.
+func (e *Engine) tellOfChannel(ctx context.Context, channel string, events []rotation.Event) error {
+	for _, ev := range events {
+		if _, err := e.tell(ctx, nil, ev); err != nil {
+			return err
+		}
+	}
+	return e.changeFares(ctx, channel, func(d *store.Deliveries) { d.Events = d.Events[len(events):] })
+}
+
+// message makes what a channel is told of an event.
+func (e *Engine) message(ctx context.Context, channel string, q *store.Queued) (*notify.Message, error) {
+	source, err := e.source(ctx)
+	if err != nil {
+		return nil, err
+	}
+	kind, ev := eventKind(q.Event.Type), q.Event
+	var roles []string
+	if q.Role != "" {
+		roles = append(roles, q.Role)
+	}
+	for _, other := range q.Others {
+		roles = append(roles, other.Role)
+	}
+	slices.Sort(roles)
+	m := &notify.Message{
+		ID: messageID(source, q), Event: ev.Type, Severity: kind.Severity, Time: ev.Time.UTC(), Source: source, Roles: roles,
+		Summary: kind.summary(roles, ev.Data), IncidentID: ev.Data["incident_id"], Link: e.config.Load().ExternalURL,
+	}
+	for _, name := range slices.Sorted(maps.Keys(ev.Data)) {
+		own := len(roles) > 1 && name != kind.cause // of the first one alone
+		if name != "contacts" && !own && ev.Data[name] != "" {
+			m.Fields = append(m.Fields, notify.Field{Name: name, Value: ev.Data[name]})
+		}
+	}
+	fares := e.outbox.fares(channel)
+	switch key := kind.alarmKey(q.Role, ev.Data); {
+	case kind.closes:
+		m.Over = over(kind, roles, key, fares.Joint)
+	case kind.alarm == ofRole && len(roles) > 1:
+		m.Alarm = fmt.Sprintf("cause/%x", sha256.Sum256([]byte(kind.same(ev))))[:40]
+		return m, e.raiseTogether(ctx, channel, roles, m.Alarm)
+	case kind.alarm == ofRole && fares.Joint[q.Role] != "":
+		m.Alarm = fares.Joint[q.Role]
+	default:
+		m.Alarm = key
+	}
+	return m, nil
+}
+
+// over are the alarms that end when roles are well: their own, and each that was raised for
+// several roles of which none is left.
+func over(kind EventKind, roles []string, key string, joint map[string]string) []string {
+	if kind.alarm != ofRole {
+		return []string{key}
+	}
+	left := maps.Clone(joint)
+	maps.DeleteFunc(left, func(role, _ string) bool { return slices.Contains(roles, role) })
+	still := slices.Collect(maps.Values(left))
+	var keys []string
+	for _, role := range roles {
+		keys = append(keys, kind.alarmKey(role, nil))
+		if shared := joint[role]; shared != "" && !slices.Contains(still, shared) {
+			keys = append(keys, shared)
+		}
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
+// raiseTogether stores that roles share an alarm, before it is raised.
+func (e *Engine) raiseTogether(ctx context.Context, channel string, roles []string, key string) error {
+	fares := e.outbox.fares(channel)
+	if !slices.ContainsFunc(roles, func(role string) bool { return fares.Joint[role] != key }) {
+		return nil
+	}
+	return e.changeFares(ctx, channel, func(d *store.Deliveries) {
+		if d.Joint == nil {
+			d.Joint = map[string]string{}
+		}
+		for _, role := range roles {
+			d.Joint[role] = key
+		}
+	})
+}
+
+// messageID follows from the event, and from those that go with it: it stays the same
+// however often the message is sent.
+func messageID(source string, q *store.Queued) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%s\x00%s\x00%s", source, q.Role, q.Event.ID)
+	for _, other := range q.Others {
+		fmt.Fprintf(h, "\x00%s", other.Key)
+	}
+	return fmt.Sprintf("evt_%x", h.Sum(nil)[:16])
+}
+
+// source names this mount in messages, as a URI reference.
+func (e *Engine) source(ctx context.Context) (string, error) {
+	i, err := e.identity(ctx)
+	if err != nil {
+		return "", err
+	}
+	return "/vault-plugin-secrets-rotation/" + i.ID, nil
+}

@@ -1,0 +1,241 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/outbox"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
+)
+
+// queues are the outbox in memory: what waits for each channel. Storage is the truth.
+type queues struct {
+	mu sync.Mutex
+	by map[string]*channelQueue
+}
+
+type channelQueue struct {
+	outbox.Queue
+	// read tells that what storage had is in the queue.
+	read bool
+	// fares is what is stored of the channel's deliveries.
+	fares store.Deliveries
+}
+
+// with runs f over a channel's queue.
+func (q *queues) with(channel string, f func(*channelQueue)) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.by == nil {
+		q.by = map[string]*channelQueue{}
+	}
+	if q.by[channel] == nil {
+		q.by[channel] = &channelQueue{}
+	}
+	f(q.by[channel])
+}
+
+func (q *queues) drop(channel string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	delete(q.by, channel)
+}
+
+// fares is how a channel fares.
+func (q *queues) fares(channel string) (d store.Deliveries) {
+	q.with(channel, func(c *channelQueue) { d = c.fares })
+	return d
+}
+
+// failing lists the channels that do not take messages.
+func (q *queues) failing() (names []string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for name, one := range q.by {
+		if one.fares.Told {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// maxWaiting bounds what waits for one channel. Beyond it the oldest goes, and is recorded
+// as lost.
+const maxWaiting = 5000
+
+// tell puts an event into the outbox of every channel that is to be told, and hands it to
+// Vault's event system. Whoever calls stored the event with what it tells of, and does this
+// again until it succeeded: what is put twice is there once. It reports whether anything
+// was stored.
+func (e *Engine) tell(ctx context.Context, role *store.Role, ev rotation.Event) (stored bool, err error) {
+	name := ""
+	if role != nil {
+		name = role.Name
+	}
+	key, now := store.OutboxKey(ev.Time, name, ev.ID), e.clock.Now()
+	for _, channel := range e.listening(role, ev) {
+		q := &store.Queued{Role: name, Event: ev, QueuedTime: now}
+		if err := e.store.PutQueued(ctx, channel, key, q); err != nil {
+			return stored, err
+		}
+		stored = true
+		e.outbox.with(channel, func(c *channelQueue) { c.Add(entryOf(key, q)) })
+		e.hurry(channel)
+	}
+	if err := e.sink.Deliver(ctx, name, ev); err != nil {
+		e.logger.Warn("an event was not handed to Vault's event system", "event", ev.Type, "role", name, "error", err)
+	}
+	return stored, nil
+}
+
+func entryOf(key string, q *store.Queued) outbox.Entry {
+	kind := eventKind(q.Event.Type)
+	return outbox.Entry{
+		Key: key, Role: q.Role, Same: kind.same(q.Event), QueuedTime: q.QueuedTime,
+		Urgent: kind.Severity == "critical", Fixed: len(q.Others) > 0,
+	}
+}
+
+// hurry lets a courier look after a channel now.
+func (e *Engine) hurry(channel string) {
+	if e.mayAct() {
+		e.couriers.add(forOne, channel)
+	}
+}
+
+// mayAct tells whether this process acts: a paused mount may be a copy, whose news nobody
+// must hear.
+func (e *Engine) mayAct() bool { return e.system.Writable() && !e.config.Load().Paused }
+
+// handOver gives a role's events to the outbox, and then takes them out of the document:
+// were they to wait for its next Put, a restart months later would tell them again.
+func (e *Engine) handOver(ctx context.Context, s *subject) error {
+	anything := false
+	for _, ev := range s.state.Events {
+		if e.memory.delivered(s.name, ev.ID) {
+			continue
+		}
+		stored, err := e.tell(ctx, s.role, ev)
+		if err != nil {
+			return err
+		}
+		anything = anything || stored
+		e.memory.setDelivered(s.name, ev.ID)
+	}
+	if !anything {
+		return nil
+	}
+	_, err := e.update(ctx, s.name, func(*subject) error { return nil })
+	return err
+}
+
+// readOutbox fills a channel's queue from storage. Only the first may have been sent
+// already: messages go one after another.
+func (e *Engine) readOutbox(ctx context.Context, channel string) error {
+	read := false
+	e.outbox.with(channel, func(c *channelQueue) { read = c.read })
+	if read {
+		return nil
+	}
+	fares, err := e.store.Deliveries(ctx, channel)
+	if err != nil {
+		return err
+	}
+	keys, err := e.store.OutboxKeys(ctx, channel)
+	if err != nil {
+		return err
+	}
+	entries, err := e.readQueued(ctx, channel, keys)
+	if err != nil {
+		return err
+	}
+	e.outbox.with(channel, func(c *channelQueue) {
+		for _, entry := range entries {
+			c.Add(entry)
+		}
+		if fares != nil {
+			c.fares = *fares
+		}
+		if head, any := c.Oldest(); any {
+			c.Fix(head.Key)
+		}
+		c.read = true
+	})
+	return nil
+}
+
+// readQueued reads what waits, and removes what an earlier message told with it.
+func (e *Engine) readQueued(ctx context.Context, channel string, keys []string) ([]outbox.Entry, error) {
+	void := map[string]bool{}
+	var entries []outbox.Entry
+	for _, key := range keys {
+		q, err := e.store.Queued(ctx, channel, key)
+		if err != nil {
+			return nil, err
+		}
+		if q == nil {
+			continue
+		}
+		for _, other := range q.Others {
+			void[other.Key] = true
+		}
+		entries = append(entries, entryOf(key, q))
+	}
+	for key := range void {
+		if err := e.store.DeleteQueued(ctx, channel, key); err != nil {
+			return nil, err
+		}
+	}
+	return slices.DeleteFunc(entries, func(entry outbox.Entry) bool { return void[entry.Key] }), nil
+}
+
+// scheduleChannels lets couriers look after all channels: after a start, what waits in
+// storage is known to nobody.
+func (e *Engine) scheduleChannels(ctx context.Context) error {
+	if err := e.loadChannels(ctx); err != nil {
+		return err
+	}
+	for _, c := range *e.channels.Load() {
+		e.index.found(channelLock(c.Name), e.clock.Now())
+	}
+	return nil
+}
+
+// changeFares stores how a channel fares. Only its courier calls it.
+func (e *Engine) changeFares(ctx context.Context, channel string, change func(*store.Deliveries)) error {
+	fares := e.outbox.fares(channel)
+	fares.Lost, fares.Events, fares.Joint = slices.Clone(fares.Lost), slices.Clone(fares.Events), maps.Clone(fares.Joint)
+	change(&fares)
+	if err := e.store.PutDeliveries(ctx, channel, &fares); err != nil {
+		return err
+	}
+	e.outbox.with(channel, func(c *channelQueue) { c.fares = fares })
+	return nil
+}
+
+// lose records a message that is not delivered.
+func lose(d *store.Deliveries, q *store.Queued, reason string, now time.Time) {
+	const kept = 100
+	d.LostTotal += 1 + len(q.Others)
+	d.Lost = append(d.Lost, store.LostMessage{Time: now, Event: q.Event.Type, Role: q.Role, Reason: reason})
+	for _, other := range q.Others {
+		d.Lost = append(d.Lost, store.LostMessage{Time: now, Event: q.Event.Type, Role: other.Role, Reason: reason})
+	}
+	d.Lost = d.Lost[max(0, len(d.Lost)-kept):]
+}
+
+// channelEvent is an event of a channel itself, which the others are told.
+func channelEvent(kind, channel string, since, now time.Time, data map[string]string) rotation.Event {
+	data["channel"] = channel
+	return rotation.Event{ID: fmt.Sprintf("%s/%s/%d", kind, channel, since.UnixNano()), Type: kind, Time: now, Data: data}
+}
+
+// errNoChannel says that a channel was removed.
+var errNoChannel = errors.New("there is no such channel any more")

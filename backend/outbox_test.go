@@ -1,0 +1,463 @@
+package backend_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/enginetest"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/notify"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/rotatortest"
+)
+
+// told is a rig whose mount has a channel named ops.
+type told struct {
+	*rig
+	channel *enginetest.Channel
+}
+
+func newTold(t *testing.T, values option.Values) *told {
+	t.Helper()
+	channel := &enginetest.Channel{}
+	r := &told{channel: channel}
+	r.rig = newRig(t, func(s *enginetest.Stage) {
+		s.Channel = func(*enginetest.Faults) notify.Kind { return channel }
+	})
+	r.WriteChannel("ops", nil)
+	r.Create(values)
+	r.Wait(time.Minute)
+	return r
+}
+
+// events are those that a channel was told, in order.
+func (r *told) events(channel string) (names []string) {
+	for _, m := range r.channel.Told(channel) {
+		names = append(names, m.Event)
+	}
+	return names
+}
+
+// last is the last message of an event.
+func (r *told) last(channel, event string) *notify.Message {
+	r.t.Helper()
+	for _, m := range slices.Backward(r.channel.Told(channel)) {
+		if m.Event == event {
+			return &m
+		}
+	}
+	require.Fail(r.t, "it was not told", "%s: %v", event, r.events(channel))
+	return nil
+}
+
+func (r *told) config(values option.Values) error {
+	return r.Act(func(ctx context.Context, e *backend.Engine) error {
+		_, err := e.WriteConfig(ctx, backend.Write{Given: values})
+		return err
+	})
+}
+
+func TestWhatHappensIsTold(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, nil)
+	require.Equal(t, []string{"version.activated", "rotation.succeeded"}, r.events("ops"))
+	m := r.last("ops", "rotation.succeeded")
+	require.Equal(t, []string{app}, m.Roles)
+	require.Equal(t, "app rotated to version 1 (initial)", m.Summary)
+	require.Contains(t, m.Source, "/vault-plugin-secrets-rotation/")
+	require.Empty(t, m.Alarm)
+	r.Restart()
+	r.Wait(10 * time.Minute)
+	seen := map[string]bool{}
+	for _, m := range r.channel.Told("ops") {
+		require.False(t, seen[m.ID], "%s was told again though nothing failed", m.Event)
+		seen[m.ID] = true
+	}
+}
+
+func TestAFailureIsToldAtOnceAndIsOverOnce(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, nil)
+	r.world.SetRefuse(true)
+	_, err := r.rotate()
+	require.NoError(t, err)
+	r.Wait(12 * time.Second)
+	m := r.last("ops", "rotation.failed")
+	require.Equal(t, notify.Error, m.Severity)
+	require.Equal(t, "role/app", m.Alarm)
+	require.Contains(t, m.Summary, "failed in phase prepared")
+	require.Contains(t, m.Summary, "attempt 2 follows at ")
+	require.NotNil(t, r.State().Alarm)
+	r.world.SetRefuse(false)
+	r.waitUntil("it is well", 10*time.Minute, func() bool { return r.State().Alarm == nil })
+	r.Wait(30 * time.Second)
+	m = r.last("ops", rotation.AlarmOver)
+	require.Equal(t, []string{"role/app"}, m.Over)
+	require.NotContains(t, r.events("ops"), "role.failing", "the failure itself was told")
+}
+
+func TestAlarmsAreRepeatedAndPassedOnUntilAcknowledged(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, option.Values{"disable_automated_rotation": true, "max_attempts": int64(1)})
+	for _, name := range []string{"first", "second", "third"} {
+		r.WriteChannel(name, option.Values{"events": []string{"channel.*"}}) // in line, and of no other interest
+	}
+	require.NoError(t, r.config(option.Values{"contacts": []string{"first", "second", "third"}, "escalate_after": int64(600)}))
+	r.world.SetRefuse(true)
+	_, err := r.rotate()
+	require.NoError(t, err)
+	r.Wait(30 * time.Second)
+	require.Contains(t, r.events("first"), "role.blocked")
+	require.Empty(t, r.events("second"))
+	r.Wait(11 * time.Minute)
+	require.Equal(t, []string{rotation.AlarmEscalated}, r.events("second"))
+	require.Empty(t, r.events("third"))
+	require.NotContains(t, r.events("ops"), rotation.AlarmEscalated, "it is for the next in line alone")
+
+	var alarm *rotation.Alarm
+	require.NoError(t, r.Act(func(ctx context.Context, e *backend.Engine) (err error) {
+		alarm, err = e.Acknowledge(ctx, app, backend.Actor{DisplayName: "ada", Accessor: "accessor-canary"})
+		return err
+	}))
+	require.Equal(t, "ada", alarm.Acknowledged.Actor.DisplayName)
+	require.NotContains(t, alarm.Acknowledged.Actor.AccessorHash, "canary")
+	r.Wait(time.Hour)
+	require.Empty(t, r.events("third"), "somebody looks after it")
+	before := len(r.events("ops"))
+	r.Wait(24 * time.Hour)
+	require.Equal(t, []string{"role.blocked"}, r.events("ops")[before:], "a reminder")
+	require.Equal(t, "1", field(r.last("ops", "role.blocked"), "reminder"))
+
+	r.world.SetRefuse(false)
+	r.Rotate()
+	r.Wait(time.Minute)
+	for _, channel := range []string{"ops", "first", "second"} {
+		require.Contains(t, r.events(channel), rotation.AlarmOver, channel)
+	}
+	require.Empty(t, r.events("third"))
+	require.ErrorContains(t, r.Act(func(ctx context.Context, e *backend.Engine) error {
+		_, err := e.Acknowledge(ctx, app, backend.Actor{})
+		return err
+	}), "nothing is wrong with role")
+}
+
+func field(m *notify.Message, name string) string {
+	for _, f := range m.Fields {
+		if f.Name == name {
+			return f.Value
+		}
+	}
+	return ""
+}
+
+func TestOverdueIsToldUntilItIsOver(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, option.Values{"overdue_after": int64(60)})
+	r.world.SetRefuse(true)
+	r.waitUntil("overdue", 20*time.Minute, func() bool { a := r.State().Alarm; return a != nil && a.State == "overdue" })
+	r.Wait(time.Minute)
+	m := r.last("ops", "rotation.overdue")
+	require.Equal(t, "role/app", m.Alarm)
+	r.world.SetRefuse(false)
+	r.waitUntil("it is well", 3*time.Hour, func() bool { return r.State().Alarm == nil })
+	r.Wait(time.Minute)
+	require.Equal(t, "overdue", field(r.last("ops", rotation.AlarmOver), "was"))
+}
+
+func TestRotationsAreForetold(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, nil)
+	require.NoError(t, r.config(option.Values{"notify_before": int64(300)}))
+	r.Wait(5 * time.Minute)
+	require.Equal(t, r.State().NextRotation.UTC().Format(time.RFC3339), field(r.last("ops", "rotation.upcoming"), "at"))
+	count := func() (n int) {
+		for _, name := range r.events("ops") {
+			if name == "rotation.upcoming" {
+				n++
+			}
+		}
+		return n
+	}
+	require.Equal(t, 1, count())
+	r.Wait(10 * time.Minute)
+	require.Equal(t, 2, count(), "once for each rotation")
+}
+
+func TestADeadChannelIsToldElsewhereAndBlocksNothing(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, nil)
+	r.WriteChannel("oncall", nil)
+	r.channel.Fail("ops", errors.New("no route to host"))
+	r.Rotate()
+	r.Wait(6 * time.Minute)
+	m := r.last("oncall", "channel.failing")
+	require.Equal(t, []string{"channel/ops", "channel ops does not take messages: no route to host"}, []string{m.Alarm, m.Summary})
+	view, err := r.Engine().Channel(context.Background(), "ops")
+	require.NoError(t, err)
+	require.Positive(t, view.Failures)
+	require.Positive(t, view.Waiting)
+	page, err := r.Engine().Status(context.Background(), backend.StatusQuery{Limit: 1})
+	require.NoError(t, err)
+	require.Contains(t, strings.Join(page.Warnings, "; "), "channels that do not take messages: ops")
+
+	r.channel.Fail("ops", nil)
+	r.waitUntil("it is told", time.Hour, func() bool { return slices.Contains(r.events("ops"), "rotation.succeeded") && r.waiting("ops") == 0 })
+	r.Wait(time.Minute)
+	require.Equal(t, []string{"channel/ops"}, r.last("oncall", "channel.recovered").Over)
+	require.Equal(t, r.inOrder("oncall"), r.inOrder("ops"), "late, and in the same order")
+}
+
+// inOrder are the events of the role that a channel was told.
+func (r *told) inOrder(channel string) (names []string) {
+	for _, m := range r.channel.Told(channel) {
+		if field(&m, "version") == "2" && len(m.Roles) == 1 {
+			names = append(names, m.Event)
+		}
+	}
+	return names
+}
+
+func (r *told) waiting(channel string) int {
+	view, err := r.Engine().Channel(context.Background(), channel)
+	require.NoError(r.t, err)
+	return view.Waiting
+}
+
+func TestAMessageIsGivenUpAfterADayAndOnRecord(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, option.Values{"disable_automated_rotation": true})
+	r.channel.Fail("ops", errors.New("no route to host"))
+	r.Rotate()
+	r.Wait(time.Minute)
+	r.Clock.Advance(25 * time.Hour)
+	r.Wait(time.Minute)
+	view, err := r.Engine().Channel(context.Background(), "ops")
+	require.NoError(t, err)
+	require.NotEmpty(t, view.Lost)
+	require.Equal(t, len(view.Lost), view.LostTotal)
+	require.Equal(t, "it waited for 24h0m0s", view.Lost[0].Reason)
+	require.Zero(t, view.Waiting)
+}
+
+func TestWhatAServiceRefusesDoesNotBlockWhatWaitsBehind(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, nil)
+	r.channel.Fail("ops", &notify.Failure{Permanent: true, Reason: "invalid payload"})
+	_, err := r.rotate()
+	require.NoError(t, err)
+	attempts := r.channel.Attempts("ops")
+	r.waitUntil("it is set aside", 2*time.Hour, func() bool { v, _ := r.Engine().Channel(context.Background(), "ops"); return v.LostTotal > 0 })
+	require.GreaterOrEqual(t, r.channel.Attempts("ops")-attempts, 2, "after it had its chances")
+	r.channel.Fail("ops", nil)
+	r.waitUntil("the rest is told", 24*time.Hour, func() bool { return r.waiting("ops") == 0 })
+}
+
+func TestAStormIsOneMessage(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, option.Values{"disable_automated_rotation": true, "max_attempts": int64(1)})
+	names := []string{app}
+	for i := range 24 {
+		names = append(names, fmt.Sprintf("role-%02d", i))
+	}
+	r.Add(option.Values{"disable_automated_rotation": true, "max_attempts": int64(1)}, names[1:]...)
+	r.Wait(5 * time.Minute)
+	before := len(r.channel.Told("ops"))
+	r.world.SetRefuse(true)
+	for _, name := range names {
+		_, err := r.Engine().Rotate(context.Background(), name, backend.RotateRequest{})
+		require.NoError(t, err)
+	}
+	r.Wait(time.Minute)
+	var failed []notify.Message
+	for _, m := range r.channel.Told("ops")[before:] {
+		if m.Event == "rotation.failed" {
+			failed = append(failed, m)
+		}
+	}
+	require.Len(t, failed, 1, "%v", r.events("ops")[before:])
+	require.Len(t, failed[0].Roles, len(names))
+	require.True(t, strings.HasPrefix(failed[0].Alarm, "cause/"), failed[0].Alarm)
+	require.Contains(t, failed[0].Summary, "25 roles: rotation of app, role-00, role-01, role-02")
+
+	r.world.SetRefuse(false)
+	over := map[string]bool{}
+	for _, name := range names {
+		_, err := r.Engine().Rotate(context.Background(), name, backend.RotateRequest{})
+		require.NoError(t, err)
+	}
+	r.Wait(5 * time.Minute)
+	for _, m := range r.channel.Told("ops")[before:] {
+		for _, key := range m.Over {
+			over[key] = true
+		}
+	}
+	require.True(t, over[failed[0].Alarm], "the alarm of all is over with the last of them")
+}
+
+func TestAChannelThatHangsDelaysNothing(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, nil)
+	r.WriteChannel("oncall", nil)
+	r.channel.Hang("ops")
+	began := time.Now()
+	engine := r.Engine()
+	out, err := engine.Rotate(context.Background(), app, backend.RotateRequest{Wait: 5 * time.Second})
+	require.NoError(t, err)
+	require.Equal(t, rotation.Succeeded, out.Outcome)
+	require.Less(t, time.Since(began), 5*time.Second)
+	require.Eventually(t, func() bool {
+		r.Clock.Advance(time.Second)
+		_ = engine.Tick(context.Background())
+		return slices.Contains(r.events("oncall"), "version.activated")
+	}, 10*time.Second, time.Millisecond)
+}
+
+func TestChannelsRefuseWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, nil)
+	for says, given := range map[string]option.Values{
+		`events: "rotation.exploded" is no event: there are access_rate.exceeded`: {"type": "memory", "events": []string{"rotation.exploded"}},
+		"severity: must be info, warning, error or critical":                      {"type": "memory", "severity": "loud"},
+		"roles: must name something: * for all":                                   {"type": "memory", "roles": []string{}},
+		`type: "pigeon" is not a type of channel: use one of memory`:              {"type": "pigeon"},
+		"colour: is not a field of type memory":                                   {"type": "memory", "colour": "red"},
+	} {
+		err := r.Act(func(ctx context.Context, e *backend.Engine) error {
+			_, err := e.WriteChannel(ctx, backend.Write{Name: "other", Given: given})
+			return err
+		})
+		requireKind(t, fault.Invalid, err, says)
+	}
+	requireKind(t, fault.Invalid, r.config(option.Values{"contacts": []string{"nobody"}}), `contacts: names "nobody", which is no channel: write channels/nobody first`)
+	requireKind(t, fault.Invalid, r.config(option.Values{"escalate_after": int64(10)}), "escalate_after: must be at least a minute, or 0 for never")
+	_, err := r.write(option.Values{"channels": []string{"nobody"}})
+	requireKind(t, fault.Invalid, err, `channels: names "nobody", which is no channel`)
+
+	require.NoError(t, r.config(option.Values{"contacts": []string{"ops"}}))
+	remove := func() error {
+		return r.Act(func(ctx context.Context, e *backend.Engine) error { return e.DeleteChannel(ctx, "ops") })
+	}
+	requireKind(t, fault.Conflict, remove(), `channel "ops" is named by config`)
+	require.NoError(t, r.config(option.Values{"contacts": []string{}}))
+	_, err = r.write(option.Values{"channels": []string{"ops"}})
+	require.NoError(t, err)
+	requireKind(t, fault.Conflict, remove(), "is named by the channels of app")
+
+	var warnings []string
+	require.NoError(t, r.Act(func(ctx context.Context, e *backend.Engine) (err error) {
+		warnings, err = e.WriteChannel(ctx, backend.Write{Name: "narrow", Given: option.Values{"type": "memory", "roles": []string{"billing-*"}}})
+		return err
+	}))
+	require.Equal(t, []string{`roles: "billing-*" matches none of the 1 roles of this mount yet`}, warnings)
+}
+
+func TestARolesOwnChannelsAreTold(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, nil)
+	r.WriteChannel("team", nil)
+	_, err := r.write(option.Values{"channels": []string{"team"}})
+	require.NoError(t, err)
+	r.Wait(30 * time.Second)
+	ops, team := len(r.events("ops")), len(r.events("team"))
+	r.Rotate()
+	r.Wait(30 * time.Second)
+	require.Len(t, r.events("ops"), ops)
+	require.Greater(t, len(r.events("team")), team)
+}
+
+func TestAPausedMountTellsNobody(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, nil)
+	r.channel.Fail("ops", errors.New("away"))
+	r.Rotate()
+	r.Wait(time.Minute)
+	require.NoError(t, r.config(option.Values{"paused": true}))
+	r.channel.Fail("ops", nil)
+	before := len(r.events("ops"))
+	r.Wait(time.Hour)
+	require.Len(t, r.events("ops"), before, "it may be a copy of another mount")
+	require.NoError(t, r.config(option.Values{"paused": false}))
+	r.waitUntil("it is told", time.Hour, func() bool { return len(r.events("ops")) > before })
+}
+
+// What is told must be told after any crash, and bear one id however often.
+func outboxScenario(channel *enginetest.Channel, world *rotatortest.World) enginetest.Scenario {
+	return enginetest.Scenario{Name: "outbox", AtLeast: 60, Run: func(p *enginetest.Play) {
+		p.WriteChannel("ops", nil)
+		p.Create(nil)
+		p.Wait(20 * time.Second)
+		world.SetRefuse(true)
+		_ = p.Act(func(ctx context.Context, e *backend.Engine) error {
+			_, err := e.Rotate(ctx, app, backend.RotateRequest{Wait: backend.Wait})
+			return err
+		})
+		p.Wait(20 * time.Second)
+		world.SetRefuse(false)
+		p.Wait(5 * time.Minute)
+		p.Rotate()
+		p.Wait(6 * time.Minute)
+		checkTold(p, channel)
+	}}
+}
+
+func checkTold(p *enginetest.Play, channel *enginetest.Channel) {
+	ids, all := map[string]string{}, channel.Told("ops")
+	at := func(event, rotationID string) int {
+		return slices.IndexFunc(all, func(m notify.Message) bool { return m.Event == event && field(&m, "rotation_id") == rotationID })
+	}
+	for _, m := range all {
+		key := m.Event + " " + field(&m, "rotation_id") + fmt.Sprint(m.Time)
+		if ids[key] != "" && ids[key] != m.ID {
+			p.Violate("%s was told twice under different ids", key)
+		}
+		ids[key] = m.ID
+	}
+	last := -1
+	for _, r := range slices.Backward(p.History()) {
+		event := map[rotation.Outcome]string{rotation.Succeeded: "rotation.succeeded", rotation.Failed: "rotation.failed", rotation.Blocked: "rotation.failed"}[r.Outcome]
+		if event == "" {
+			continue
+		}
+		i := at(event, r.ID)
+		if i < 0 {
+			p.Violate("%s of rotation %s (%s) was not told", event, r.ID, r.Trigger)
+		}
+		if i < last {
+			p.Violate("rotation %s was told before an earlier one", r.ID)
+		}
+		last = max(i, last)
+	}
+	raised, over := false, false
+	for _, m := range all {
+		raised, over = raised || m.Alarm != "", over || slices.Contains(m.Over, "role/app")
+	}
+	if raised && !over && p.State().Alarm == nil {
+		p.Violate("an alarm was raised and is over, and nobody was told that")
+	}
+}
+
+func outboxStage(channel *enginetest.Channel, kind *rotatortest.Memory) *enginetest.Stage {
+	stage := memoryStage(kind)
+	stage.Channel = func(f *enginetest.Faults) notify.Kind { return enginetest.FaultyChannel{Kind: channel, Faults: f} }
+	return stage
+}
+
+func TestCrashAnywhereInTheOutbox(t *testing.T) {
+	t.Parallel()
+	var channel *enginetest.Channel
+	kind := rotatortest.NewMemory()
+	s := enginetest.Scenario{Name: "outbox", AtLeast: 60, Run: func(p *enginetest.Play) { outboxScenario(channel, kind.World).Run(p) }}
+	enginetest.Enumerate(t, func(*testing.T) *enginetest.Stage {
+		channel, kind = &enginetest.Channel{}, rotatortest.NewMemory()
+		return outboxStage(channel, kind)
+	}, s)
+}

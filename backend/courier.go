@@ -261,15 +261,34 @@ func (e *Engine) message(ctx context.Context, channel string, q *store.Queued) (
 	switch key := kind.alarmKey(q.Role, ev.Data); {
 	case kind.closes:
 		m.Over = over(kind, roles, key, fares.Joint)
-	case kind.alarm == ofRole && len(roles) > 1:
-		m.Alarm = fmt.Sprintf("cause/%x", sha256.Sum256([]byte(kind.same(ev))))[:40]
-		return m, e.raiseTogether(ctx, channel, roles, m.Alarm)
 	case kind.alarm == ofRole && fares.Joint[q.Role] != "":
 		m.Alarm = fares.Joint[q.Role]
+	case kind.alarm == ofRole && len(roles) > 1:
+		m.Alarm = fmt.Sprintf("cause/%x", sha256.Sum256([]byte(kind.same(ev))))[:40]
 	default:
 		m.Alarm = key
 	}
+	if kind.alarm == ofRole && m.Alarm != "" && len(roles) > 1 {
+		m.Over = left(roles, m.Alarm, fares.Joint)
+		return m, e.raiseTogether(ctx, channel, roles, m.Alarm)
+	}
 	return m, nil
+}
+
+// left are the alarms that have no role any more once roles share another.
+func left(roles []string, key string, joint map[string]string) (keys []string) {
+	after := maps.Clone(joint)
+	for _, role := range roles {
+		delete(after, role)
+	}
+	still := slices.Collect(maps.Values(after))
+	for _, role := range roles {
+		if was := joint[role]; was != "" && was != key && !slices.Contains(still, was) {
+			keys = append(keys, was)
+		}
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
 }
 
 // over are the alarms that end when roles are well: their own, and each that was raised for
@@ -278,18 +297,12 @@ func over(kind EventKind, roles []string, key string, joint map[string]string) [
 	if kind.alarm != ofRole {
 		return []string{key}
 	}
-	left := maps.Clone(joint)
-	maps.DeleteFunc(left, func(role, _ string) bool { return slices.Contains(roles, role) })
-	still := slices.Collect(maps.Values(left))
-	var keys []string
+	keys := left(roles, "", joint)
 	for _, role := range roles {
 		keys = append(keys, kind.alarmKey(role, nil))
-		if shared := joint[role]; shared != "" && !slices.Contains(still, shared) {
-			keys = append(keys, shared)
-		}
 	}
 	slices.Sort(keys)
-	return slices.Compact(keys)
+	return keys
 }
 
 // raiseTogether stores that roles share an alarm, before it is raised.

@@ -77,6 +77,7 @@ func assemble(ctx context.Context, conf *logical.BackendConfig, k kinds) (*Backe
 		Rotators:    k.rotators,
 		Connections: k.connections,
 		Channels:    k.channels,
+		Sink:        eventSystem{conf.EventsSender},
 	})
 	b := &Backend{
 		engine:      engine,

@@ -182,6 +182,8 @@ func (e *Engine) perform(ctx context.Context, s *subject, d decision) error {
 		return e.trim(ctx, s)
 	case actAlarm:
 		return e.reviewAlarm(ctx, s)
+	case actWindow:
+		return e.tellWindow(ctx, s)
 	case actForetell:
 		return e.foretell(ctx, s)
 	case actUse:

@@ -71,6 +71,8 @@ var EventKinds = []EventKind{
 	{Name: "version.missed", Severity: notify.Error, Help: "Somebody had need of a version that ended.", says: "somebody had need of version {version} of %s, which ended"},
 	{Name: "version.staged", Severity: notify.Info, Help: "A new key stands by, beside the one in use.", says: "a new version of %s stands by", cause: everywhere},
 	{Name: "version.still_used", Severity: notify.Warning, Help: "Somebody still uses a version whose grace is nearly over.", says: "version {version} of %s ends at {retire_at} and is still used by {users}", cause: everywhere, many: "old versions of %s are still used, and end soon"},
+	{Name: "window.closed", Severity: notify.Info, Help: "The maintenance window of a re-encryption closed.", says: "the maintenance window of %s closed: {then}", cause: "then"},
+	{Name: "window.opened", Severity: notify.Info, Help: "The maintenance window of a re-encryption opened.", says: "the maintenance window of %s is open until {closes}", cause: "closes"},
 }
 
 // eventKind returns the kind of an event. One that a later release stored is told plainly.

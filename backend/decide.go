@@ -38,6 +38,7 @@ const (
 	actTrim     act = "trim"             // destroy material that is too old
 	actAlarm    act = "alarm"            // tell what is wrong, or no more
 	actForetell act = "foretell"         // tell ahead of a rotation
+	actWindow   act = "window"           // tell that a maintenance window opened, or closed
 	actUse      act = "who uses it"      // ask who uses a version that is about to end
 	actEvents   act = "events"           // hand over events
 )
@@ -93,7 +94,7 @@ const checkEvery = 24 * time.Hour
 var rules = []func(view) decision{
 	ruleDeclare, ruleBury, rulePolicy, ruleKillCurrent, ruleKill, ruleProve, ruleAdvance,
 	ruleWithdraw, ruleUndo, ruleMissed, ruleKeep, ruleRetire, ruleIntent, rulePromote, ruleStage, ruleSchedule, ruleIncident, ruleAhead,
-	rulePlanData, ruleData, ruleCheck, ruleTrim, ruleUse, ruleForetell, ruleAlarm, ruleEvents,
+	rulePlanData, ruleData, ruleCheck, ruleTrim, ruleUse, ruleForetell, ruleWindow, ruleAlarm, ruleEvents,
 }
 
 // decide returns what is due now, or else the earliest time to look again.

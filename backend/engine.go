@@ -51,7 +51,7 @@ type Options struct {
 	Observer ReadObserver // nil: nobody
 	// Channels are the types of channel.
 	Channels []notify.Kind
-	Sink     EventSink // nil: events are logged
+	Sink     EventSink // nil: nobody
 }
 
 // Engine is the whole of the plugin but for Vault's protocol. Its exported
@@ -119,9 +119,6 @@ func New(o Options) *Engine {
 	}
 	if e.logger == nil {
 		e.logger = hclog.NewNullLogger()
-	}
-	if e.sink == nil {
-		e.sink = logSink{e.logger}
 	}
 	for _, r := range o.Rotators {
 		e.rotators[r.Kind().Name] = r

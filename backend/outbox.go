@@ -70,8 +70,8 @@ func (q *queues) failing() (names []string) {
 // as lost.
 const maxWaiting = 5000
 
-// tell puts an event into the outbox of every channel that is to be told, and hands it to
-// Vault's event system. Whoever calls stored the event with what it tells of, and does this
+// tell puts an event into the outbox of every channel that is to be told, and publishes it.
+// Whoever calls stored the event with what it tells of, and does this
 // again until it succeeded: what is put twice is there once. It reports whether anything
 // was stored.
 func (e *Engine) tell(ctx context.Context, role *store.Role, ev rotation.Event) (stored bool, err error) {
@@ -89,9 +89,7 @@ func (e *Engine) tell(ctx context.Context, role *store.Role, ev rotation.Event) 
 		e.outbox.with(channel, func(c *channelQueue) { c.Add(entryOf(key, q)) })
 		e.hurry(channel)
 	}
-	if err := e.sink.Deliver(ctx, name, ev); err != nil {
-		e.logger.Warn("an event was not handed to Vault's event system", "event", ev.Type, "role", name, "error", err)
-	}
+	e.publish(ctx, name, ev)
 	return stored, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -430,6 +431,9 @@ func TestTheMaintenanceWindowIsKept(t *testing.T) {
 	require.Equal(t, time.Date(2030, 1, 1, 2, 0, 0, 0, time.UTC), progress.Opens)
 	v.waitUntil("rewritten", 3*time.Hour, func() bool { return v.readable()[2] == 10 })
 	require.Equal(t, 2, v.Clock.Now().Hour())
+	v.waitUntil("people were told", 2*time.Hour, func() bool { return strings.Contains(v.Log(), "event=window.closed") })
+	require.Equal(t, 1, strings.Count(v.Log(), "event=window.opened"))
+	require.Contains(t, v.Log(), `then="nothing is left to be done"`)
 }
 
 func TestAJobIsPausedResumedAndCancelled(t *testing.T) {

@@ -56,6 +56,8 @@ type State struct {
 	Incidents []IncidentLink `json:"incidents,omitempty"`
 	// Alarm is what is wrong with the role, as people were told of it; nil where nothing is.
 	Alarm *Alarm `json:"alarm,omitempty"`
+	// WindowCloses is the end of the maintenance window that people were told is open.
+	WindowCloses time.Time `json:"window_closes,omitzero"`
 	// Foretold is the NextRotation that people were told of ahead.
 	Foretold time.Time `json:"foretold,omitzero"`
 	// EmittedTime is that of the last event.

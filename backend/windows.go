@@ -48,7 +48,7 @@ func (e *Engine) tellWindow(ctx context.Context, s *subject) error {
 		s.state.WindowCloses = closes
 		if !was.IsZero() {
 			then := "nothing is left to be done"
-			if s.state.Reencryption.Runs() {
+			if job := s.state.Reencryption; job.Runs() && job.Phase == rotation.Rewriting {
 				then = "what is left waits for the next one"
 			}
 			s.state.Emit(windowEvent("window.closed", v.now, was, then))

@@ -126,7 +126,9 @@ func (c *Client) attempt(ctx context.Context, k *call) (*Response, error) {
 	if err != nil {
 		return nil, c.lost(ctx, k, err, true)
 	}
-	return &Response{Status: resp.StatusCode, Header: resp.Header, Body: body}, nil
+	return &Response{
+		Status: resp.StatusCode, Header: resp.Header, Body: body, RetryAfter: askedWait(resp.Header, c.options.now()),
+	}, nil
 }
 
 var errTooLong = errors.New("the answer is too long")

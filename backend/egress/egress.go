@@ -1,4 +1,5 @@
-// Package egress is the one HTTP client of the plugin. What holds for every request
+// Package egress is the one HTTP client of the plugin, and Dial for what speaks another
+// protocol but goes under the same policy. What holds for every request
 // that leaves Vault is decided here: where it may go (the address that is dialled, after
 // DNS, not the name), how much of an answer is read, how long it may take, what is tried
 // again, and that no secret it carried comes back in an error.
@@ -70,4 +71,7 @@ type Response struct {
 	Status int
 	Header http.Header
 	Body   []byte
+	// RetryAfter is how long it asks to be left alone, in seconds or as a date; 0 where it
+	// does not, and an hour at most.
+	RetryAfter time.Duration
 }

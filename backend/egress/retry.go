@@ -60,14 +60,11 @@ func repeats(ctx context.Context, k *call, resp *Response, err error) bool {
 // others from being made, or that one from being ended. A 503 is for all, but not for long.
 // Whatever else comes with such a wish is no reason to keep still.
 func (c *Client) heed(k *call, resp *Response) (wait time.Duration, until time.Time) {
-	if resp == nil || resp.Status < http.StatusBadRequest {
+	if resp == nil || resp.Status < http.StatusBadRequest || resp.RetryAfter <= 0 {
 		return 0, time.Time{}
 	}
 	now := c.options.now()
-	wait = askedWait(resp.Header, now)
-	if wait <= 0 {
-		return 0, time.Time{}
-	}
+	wait = resp.RetryAfter
 	until = now.Add(wait)
 	switch resp.Status {
 	case http.StatusTooManyRequests:

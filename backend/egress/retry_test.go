@@ -314,3 +314,16 @@ func TestPlace(t *testing.T) {
 		require.Equal(t, want, k.place)
 	}
 }
+
+func TestAnswersTellForHowLongToWait(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
+	for value, want := range map[string]time.Duration{
+		"": 0, "soon": 0, "7": 7 * time.Second, "Mon, 04 May 2026 12:01:30 GMT": 90 * time.Second, "86400": time.Hour,
+	} {
+		h := newHost(t, after(503, "Retry-After", value))
+		resp, err := client(t, func(o *Options) { o.Now = func() time.Time { return now } }).Do(t.Context(), create(h.URL))
+		require.NoError(t, err)
+		require.Equal(t, want, resp.RetryAfter, value)
+	}
+}

@@ -68,7 +68,8 @@ type Field struct {
 
 // Channel is where people are told, as its kind sees it.
 type Channel struct {
-	Name    string
+	Name string
+	// Values are those of the kind's own options, and no others.
 	Values  option.Values
 	Secrets secret.Map
 }
@@ -96,10 +97,15 @@ type Failure struct {
 	RetryAfter time.Duration
 	// Reason is a sentence without secrets.
 	Reason string
+	// Err is the cause, if any, such as the context's end; its text already stands in Reason.
+	Err error
 }
 
 // Error implements error.
 func (f *Failure) Error() string { return f.Reason }
+
+// Unwrap gives the cause.
+func (f *Failure) Unwrap() error { return f.Err }
 
 // FailureOf reads an error of Send.
 func FailureOf(err error) *Failure {
@@ -107,5 +113,5 @@ func FailureOf(err error) *Failure {
 	if errors.As(err, &f) {
 		return f
 	}
-	return &Failure{Reason: err.Error()}
+	return &Failure{Reason: err.Error(), Err: err}
 }

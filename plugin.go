@@ -24,6 +24,10 @@ import (
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/notify"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/notify/email"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/notify/pagerduty"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/notify/slack"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/notify/webhook"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/apikey"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/encryption"
@@ -58,6 +62,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 	return assemble(ctx, conf, kinds{
 		rotators:    []rotator.Rotator{postgresql.New(), jwt.New(), encryption.New(), apikey.New()},
 		connections: connectionKinds(),
+		channels:    []notify.Kind{slack.New(), pagerduty.New(Version), webhook.New(), email.New()},
 	})
 }
 

@@ -324,6 +324,10 @@ func (e *Engine) listening(role *store.Role, ev rotation.Event) (names []string)
 	if role != nil && len(role.Policy.Channels) > 0 {
 		chosen = role.Policy.Channels
 	}
+	name := ""
+	if role != nil {
+		name = role.Name
+	}
 	for _, c := range *e.channels.Load() {
 		switch {
 		case ev.Channel != "":
@@ -331,7 +335,10 @@ func (e *Engine) listening(role *store.Role, ev rotation.Event) (names []string)
 				continue
 			}
 		case slices.Contains(line(config, kind, ev), c.Name):
-		case len(chosen) > 0 && !slices.Contains(chosen, c.Name), !wants(c, role, ev, kind):
+		case len(chosen) > 0 && !slices.Contains(chosen, c.Name):
+			continue
+		case kind.closes: // whoever was told of the beginning: its courier knows
+		case !wants(c, name, ev, kind):
 			continue
 		}
 		names = append(names, c.Name)
@@ -355,14 +362,14 @@ func line(config *store.Config, kind EventKind, ev rotation.Event) []string {
 }
 
 // wants tells whether a channel's filters let an event through.
-func wants(c *store.Channel, role *store.Role, ev rotation.Event, kind EventKind) bool {
+func wants(c *store.Channel, role string, ev rotation.Event, kind EventKind) bool {
 	matches := func(patterns []string, name string) bool {
 		return slices.ContainsFunc(patterns, func(p string) bool { return glob.Glob(p, name) })
 	}
 	if kind.alarm == ofAChannel && ev.Data["channel"] == c.Name { // it would not hear of it
 		return false
 	}
-	return matches(c.Events, ev.Type) && kind.Severity.AtLeast(notify.Severity(c.Severity)) && (role == nil || matches(c.Roles, role.Name))
+	return matches(c.Events, ev.Type) && kind.Severity.AtLeast(notify.Severity(c.Severity)) && (role == "" || matches(c.Roles, role))
 }
 
 // checkChannels refuses names of channels that do not exist.

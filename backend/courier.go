@@ -102,6 +102,9 @@ func (e *Engine) send(ctx context.Context, doc *store.Channel, batch []outbox.En
 		e.outbox.with(doc.Name, func(c *channelQueue) { c.Remove(key) })
 		return nil
 	}
+	if e.concernsNobody(doc, q) {
+		return e.done(ctx, doc.Name, key)
+	}
 	m, err := e.message(ctx, doc.Name, q)
 	if err != nil {
 		return err
@@ -116,7 +119,7 @@ func (e *Engine) send(ctx context.Context, doc *store.Channel, batch []outbox.En
 	if sent != nil {
 		return e.sendFailed(ctx, doc.Name, key, q, notify.FailureOf(sent))
 	}
-	if err := e.recovered(ctx, doc.Name, m); err != nil {
+	if err := e.recovered(ctx, doc.Name, q); err != nil {
 		return err
 	}
 	return e.done(ctx, doc.Name, key)
@@ -188,10 +191,10 @@ func (e *Engine) sendFailed(ctx context.Context, channel, key string, q *store.Q
 }
 
 // recovered notes that a channel takes messages again, and which alarms it knows to be over.
-func (e *Engine) recovered(ctx context.Context, channel string, m *notify.Message) error {
-	fares := e.outbox.fares(channel)
-	joint := len(m.Over) > 0 && slices.ContainsFunc(m.Roles, func(role string) bool { return fares.Joint[role] != "" })
-	if fares.Failures == 0 && !fares.Told && !joint {
+func (e *Engine) recovered(ctx context.Context, channel string, q *store.Queued) error {
+	fares, kind := e.outbox.fares(channel), eventKind(q.Event.Type)
+	over := kind.closes && opens(fares, kind.holders(q))
+	if fares.Failures == 0 && !fares.Told && !over {
 		return nil
 	}
 	now := e.clock.Now()
@@ -200,8 +203,10 @@ func (e *Engine) recovered(ctx context.Context, channel string, m *notify.Messag
 			d.Events = append(d.Events, channelEvent("channel.recovered", channel, d.FailingSince, now, map[string]string{"lost": fmt.Sprint(len(d.Lost))}))
 		}
 		d.Failures, d.FailingSince, d.NextTime, d.LastError, d.Told = 0, time.Time{}, time.Time{}, "", false
-		if joint {
-			maps.DeleteFunc(d.Joint, func(role, _ string) bool { return slices.Contains(m.Roles, role) })
+		if over {
+			for _, holder := range kind.holders(q) {
+				delete(d.Alarms, holder)
+			}
 		}
 	})
 }
@@ -239,14 +244,7 @@ func (e *Engine) message(ctx context.Context, channel string, q *store.Queued) (
 		return nil, err
 	}
 	kind, ev := eventKind(q.Event.Type), q.Event
-	var roles []string
-	if q.Role != "" {
-		roles = append(roles, q.Role)
-	}
-	for _, other := range q.Others {
-		roles = append(roles, other.Role)
-	}
-	slices.Sort(roles)
+	roles := rolesOf(q)
 	m := &notify.Message{
 		ID: messageID(source, q), Event: ev.Type, Severity: kind.Severity, Time: ev.Time.UTC(), Source: source, Roles: roles,
 		Summary: kind.summary(roles, ev.Data), IncidentID: ev.Data["incident_id"], Link: e.config.Load().ExternalURL,
@@ -257,68 +255,7 @@ func (e *Engine) message(ctx context.Context, channel string, q *store.Queued) (
 			m.Fields = append(m.Fields, notify.Field{Name: name, Value: ev.Data[name]})
 		}
 	}
-	fares := e.outbox.fares(channel)
-	switch key := kind.alarmKey(q.Role, ev.Data); {
-	case kind.closes:
-		m.Over = over(kind, roles, key, fares.Joint)
-	case kind.alarm == ofRole && fares.Joint[q.Role] != "":
-		m.Alarm = fares.Joint[q.Role]
-	case kind.alarm == ofRole && len(roles) > 1:
-		m.Alarm = fmt.Sprintf("cause/%x", sha256.Sum256([]byte(kind.same(ev))))[:40]
-	default:
-		m.Alarm = key
-	}
-	if kind.alarm == ofRole && m.Alarm != "" && len(roles) > 1 {
-		m.Over = left(roles, m.Alarm, fares.Joint)
-		return m, e.raiseTogether(ctx, channel, roles, m.Alarm)
-	}
-	return m, nil
-}
-
-// left are the alarms that have no role any more once roles share another.
-func left(roles []string, key string, joint map[string]string) (keys []string) {
-	after := maps.Clone(joint)
-	for _, role := range roles {
-		delete(after, role)
-	}
-	still := slices.Collect(maps.Values(after))
-	for _, role := range roles {
-		if was := joint[role]; was != "" && was != key && !slices.Contains(still, was) {
-			keys = append(keys, was)
-		}
-	}
-	slices.Sort(keys)
-	return slices.Compact(keys)
-}
-
-// over are the alarms that end when roles are well: their own, and each that was raised for
-// several roles of which none is left.
-func over(kind EventKind, roles []string, key string, joint map[string]string) []string {
-	if kind.alarm != ofRole {
-		return []string{key}
-	}
-	keys := left(roles, "", joint)
-	for _, role := range roles {
-		keys = append(keys, kind.alarmKey(role, nil))
-	}
-	slices.Sort(keys)
-	return keys
-}
-
-// raiseTogether stores that roles share an alarm, before it is raised.
-func (e *Engine) raiseTogether(ctx context.Context, channel string, roles []string, key string) error {
-	fares := e.outbox.fares(channel)
-	if !slices.ContainsFunc(roles, func(role string) bool { return fares.Joint[role] != key }) {
-		return nil
-	}
-	return e.changeFares(ctx, channel, func(d *store.Deliveries) {
-		if d.Joint == nil {
-			d.Joint = map[string]string{}
-		}
-		for _, role := range roles {
-			d.Joint[role] = key
-		}
-	})
+	return m, e.alarms(ctx, channel, q, m)
 }
 
 // messageID follows from the event, and from those that go with it: it stays the same

@@ -97,7 +97,7 @@ func entryOf(key string, q *store.Queued) outbox.Entry {
 	kind := eventKind(q.Event.Type)
 	return outbox.Entry{
 		Key: key, Role: q.Role, Same: kind.same(q.Event), QueuedTime: q.QueuedTime,
-		Urgent: kind.Severity == "critical", Fixed: len(q.Others) > 0,
+		Urgent: kind.Severity == "critical", Few: kind.closes, Fixed: len(q.Others) > 0,
 	}
 }
 
@@ -209,7 +209,7 @@ func (e *Engine) scheduleChannels(ctx context.Context) error {
 // changeFares stores how a channel fares. Only its courier calls it.
 func (e *Engine) changeFares(ctx context.Context, channel string, change func(*store.Deliveries)) error {
 	fares := e.outbox.fares(channel)
-	fares.Lost, fares.Events, fares.Joint = slices.Clone(fares.Lost), slices.Clone(fares.Events), maps.Clone(fares.Joint)
+	fares.Lost, fares.Events, fares.Alarms = slices.Clone(fares.Lost), slices.Clone(fares.Events), maps.Clone(fares.Alarms)
 	change(&fares)
 	if err := e.store.PutDeliveries(ctx, channel, &fares); err != nil {
 		return err

@@ -18,6 +18,8 @@ type Entry struct {
 	Same string
 	// QueuedTime is when it began to wait.
 	QueuedTime time.Time
+	// Few are told together: each may be an alarm of its own to end.
+	Few bool
 	// Urgent ones do not wait for others of their sort.
 	Urgent bool
 	// Fixed ones may have been sent already: nothing is added to them.
@@ -41,8 +43,9 @@ const (
 	slow  = 10 * time.Second
 	// forgets is for how long a message counts for the pace.
 	forgets = time.Minute
-	// MaxTogether bounds the events of one message.
-	MaxTogether = 1000
+	// maxTogether bounds the events of one message, few those of Few ones.
+	maxTogether = 1000
+	few         = 50
 )
 
 // Add puts an entry in its place; one that is there already stays as it is.
@@ -127,7 +130,7 @@ func (q *Queue) Together() []Entry {
 	}
 	passed := map[string]bool{head.Role: true}
 	for _, e := range q.entries[1:] {
-		if len(batch) == MaxTogether {
+		if len(batch) == maxTogether || head.Few && len(batch) == few {
 			break
 		}
 		if e.Same == head.Same && !e.Fixed && !passed[e.Role] {

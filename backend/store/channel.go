@@ -41,9 +41,9 @@ type Deliveries struct {
 	// Lost are the last messages that were not delivered, LostTotal all there ever were.
 	Lost      []LostMessage `json:"lost,omitempty"`
 	LostTotal int           `json:"lost_total,omitempty"`
-	// Joint has, for each role whose alarm was raised together with others, the key of
-	// the alarm: it is over when the last of them is well.
-	Joint map[string]string `json:"joint,omitempty"`
+	// Alarms has, for each role whose alarm the channel was told of, the alarm's key. One
+	// that several roles share is over when the last of them is well.
+	Alarms map[string]string `json:"alarms,omitempty"`
 	// Events are not handed to the outbox yet.
 	Events []rotation.Event `json:"events,omitempty"`
 }

@@ -331,7 +331,7 @@ func names(t *testing.T, raw []byte, what string) map[string]bool {
 	require.NoError(t, json.Unmarshal(raw, &doc))
 	free := map[string]bool{
 		"values": true, "secrets": true, "next_secrets": true, "custom_metadata": true, "data": true, "object": true,
-		"roles": what != "incident", "drains": true, "joint": true, "versions": what == "progress",
+		"roles": what != "incident", "drains": true, "alarms": true, "versions": what == "progress",
 	}
 	out := map[string]bool{}
 	var walk func(path string, v any)

@@ -45,7 +45,7 @@ type WebhookEventData struct {
 	RoleCount  int      `json:"role_count"`
 	Fields     []Field  `json:"fields"`
 	Alarm      string   `json:"alarm"`
-	Closes     bool     `json:"closes"`
+	Over       []string `json:"over"`
 	IncidentID string   `json:"incident_id"`
 	Link       string   `json:"link"`
 }

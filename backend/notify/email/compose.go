@@ -41,7 +41,7 @@ func (s *settings) compose(m *notify.Message) *gomail.Msg {
 // subjectOf is how much it matters, and the sentence.
 func subjectOf(m *notify.Message) string {
 	severity := strings.ToUpper(string(m.Severity))
-	if m.Closes {
+	if len(m.Over) > 0 && m.Alarm == "" {
 		severity = "RESOLVED"
 	}
 	sentence := m.Summary

@@ -129,7 +129,7 @@ func TestClosing(t *testing.T) {
 	fake, c := start(t)
 	c.Values["hello"] = "vault.internal.example.com"
 	m := notifytest.Message()
-	m.Closes, m.Summary = true, ""
+	m.Over, m.Alarm, m.Summary = []string{m.Alarm}, "", ""
 	require.NoError(t, email.New().Send(t.Context(), c, m))
 	require.Equal(t, "[RESOLVED] rotation.failed", fake.Mails()[0].Subject)
 	require.Equal(t, "vault.internal.example.com", fake.Mails()[0].Hello)

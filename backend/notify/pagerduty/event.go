@@ -50,32 +50,33 @@ type link struct {
 	Text string `json:"text"`
 }
 
-// eventOf tells what a message is for PagerDuty, and where it goes.
-func (k *Kind) eventOf(m *notify.Message) (e *event, path string) {
-	e = &event{Payload: details{
+// eventOf is a message as a change.
+func eventOf(m *notify.Message) *event {
+	e := &event{Payload: details{
 		Summary: notify.Cut(summaryOf(m), maxSummary), Source: notify.Cut(m.Source, maxDetail),
 		Timestamp: m.Time.UTC().Format(time.RFC3339Nano), Custom: customOf(m),
 	}}
 	if u, err := url.Parse(m.Link); err == nil && u.Host != "" && len(m.Link) <= maxLink {
 		e.Links = []link{{Href: m.Link, Text: "more"}}
 	}
-	switch {
-	case m.Alarm != "" && m.Closes:
-		e.Action = "resolve"
-	case m.Alarm != "" && m.Severity.AtLeast(notify.Warning):
-		e.Action = "trigger"
-		e.Client = k.client
-		if len(e.Links) > 0 {
-			e.ClientURL = m.Link
-		}
-	default:
-		return e, changePath
+	return e
+}
+
+// trigger lets an event open an alert, or tell of it again.
+func (k *Kind) trigger(e *event, m *notify.Message) {
+	e.Client = k.client
+	if len(e.Links) > 0 {
+		e.ClientURL = m.Link
 	}
-	e.DedupKey = dedupKey(m)
+	e.alert("trigger", m, m.Alarm)
+}
+
+// alert makes an event one of the alert of an alarm.
+func (e *event) alert(action string, m *notify.Message, alarm string) {
+	e.Action, e.DedupKey = action, dedupKey(m.Source, alarm)
 	e.Payload.Severity = m.Severity
 	e.Payload.Component = notify.RoleNames(m.Roles, maxName)
 	e.Payload.Class = notify.Cut(m.Event, maxName)
-	return e, alertPath
 }
 
 func summaryOf(m *notify.Message) string {
@@ -87,8 +88,8 @@ func summaryOf(m *notify.Message) string {
 
 // dedupKey is the same for all messages of an alarm. A source has no fragment, so that no two
 // alarms share a key. Where it would be too long its digest takes its place.
-func dedupKey(m *notify.Message) string {
-	key := m.Source + "#" + m.Alarm
+func dedupKey(source, alarm string) string {
+	key := source + "#" + alarm
 	if len(key) <= maxDedupKey {
 		return key
 	}

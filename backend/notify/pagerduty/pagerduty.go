@@ -86,8 +86,27 @@ func (k *Kind) Send(ctx context.Context, c *notify.Channel, m *notify.Message) e
 	if err != nil {
 		return err
 	}
+	for _, alarm := range m.Over {
+		e := eventOf(m)
+		e.alert("resolve", m, alarm)
+		if err := send(ctx, c, p, e, alertPath); err != nil {
+			return err
+		}
+	}
+	e := eventOf(m)
+	switch {
+	case m.Alarm != "" && m.Severity.AtLeast(notify.Warning):
+		k.trigger(e, m)
+		return send(ctx, c, p, e, alertPath)
+	case len(m.Over) > 0:
+		return nil
+	default:
+		return send(ctx, c, p, e, changePath)
+	}
+}
+
+func send(ctx context.Context, c *notify.Channel, p *post.Place, e *event, path string) error {
 	key := c.Secrets["routing_key"]
-	e, path := k.eventOf(m)
 	e.RoutingKey = key.Reveal()
 	body, err := json.Marshal(e)
 	if err != nil {

@@ -85,7 +85,7 @@ func TestAnAlarmOpensOneAlertAndClosesIt(t *testing.T) {
 		},
 	}, a.Last)
 
-	m.Closes, m.Severity = true, notify.Info
+	m.Over, m.Alarm, m.Severity = []string{m.Alarm}, "", notify.Info
 	send(t, c, m)
 	send(t, c, m) // delivered twice
 	require.Empty(t, fake.OpenAlerts())
@@ -115,13 +115,11 @@ func TestWhatDoesNotLastPagesNobody(t *testing.T) {
 	loud.Severity, loud.Alarm = notify.Critical, ""
 	quiet := notifytest.Message()
 	quiet.Severity = notify.Info
-	over := notifytest.Message()
-	over.Alarm, over.Closes = "", true
-	for _, m := range []*notify.Message{success, loud, quiet, over} {
+	for _, m := range []*notify.Message{success, loud, quiet} {
 		send(t, c, m)
 	}
 	require.Empty(t, fake.Alerts())
-	require.Len(t, fake.Changes(), 4)
+	require.Len(t, fake.Changes(), 3)
 	require.Equal(t, fakechannels.PagerDutyEvent{
 		RoutingKey: key, Links: []fakechannels.PagerDutyLink{{Href: success.Link, Text: "more"}},
 		Payload: fakechannels.PagerDutyPayload{
@@ -147,7 +145,7 @@ func TestWhateverIsToldFits(t *testing.T) {
 	require.NotContains(t, a.Last.Payload.Summary, "\n")
 	require.Empty(t, a.Last.Links)
 	require.Len(t, a.Last.Payload.CustomDetails, 50)
-	hostile.Closes = true
+	hostile.Over, hostile.Alarm = []string{hostile.Alarm, "another"}, ""
 	send(t, c, hostile)
 	require.Empty(t, fake.OpenAlerts(), "a digest is as stable")
 

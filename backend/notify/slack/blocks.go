@@ -69,7 +69,7 @@ func payloadOf(m *notify.Message) payload {
 // titleOf says how much it matters, and what it is.
 func titleOf(m *notify.Message) string {
 	severity := strings.ToUpper(string(m.Severity))
-	if m.Closes {
+	if len(m.Over) > 0 && m.Alarm == "" {
 		severity = "RESOLVED"
 	}
 	return severity + " " + m.Event

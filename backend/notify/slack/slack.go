@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
-	"slices"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/notify"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/notify/post"
@@ -78,12 +77,9 @@ func (*Kind) Send(ctx context.Context, c *notify.Channel, m *notify.Message) err
 	return answer.Failure(refused(answer))
 }
 
-// refusals are the statuses of a message, or a webhook, that will never do.
-var refusals = []int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusGone}
-
-// word is what Slack says with them, such as channel_is_archived.
+// word is what Slack says of a payload that will never do, such as invalid_payload.
 var word = regexp.MustCompile(`^[a-z_]{2,60}\s*$`)
 
-// refused tells whether it was Slack that refused. What stands in between answers 403 and 404
-// too, with a page, and may be put right.
-func refused(a *post.Answer) bool { return slices.Contains(refusals, a.Status) && word.Match(a.Body) }
+// refused tells whether it was Slack that refused the message for good. A webhook that is
+// gone, or a room that is archived, may be put right: another URL is written then.
+func refused(a *post.Answer) bool { return a.Status == http.StatusBadRequest && word.Match(a.Body) }

@@ -86,7 +86,7 @@ func TestClosing(t *testing.T) {
 	t.Parallel()
 	fake := start(t)
 	m := notifytest.Message()
-	m.Closes = true
+	m.Over, m.Alarm = []string{m.Alarm}, ""
 	require.NoError(t, slack.New().Send(t.Context(), channel(fake.WebhookURL()), m))
 	require.Equal(t, "RESOLVED rotation.failed", fake.Messages()[0].Blocks[0].Text.Text)
 }
@@ -133,9 +133,9 @@ func TestAnswers(t *testing.T) {
 		want  notify.Failure // Reason is what stands in it
 	}{
 		"a bad payload":        {fakechannels.Reply{Status: 400, Body: "invalid_payload"}, notify.Failure{Permanent: true, Reason: " answered 400: invalid_payload"}},
-		"a prohibited action":  {fakechannels.Reply{Status: 403, Body: "action_prohibited"}, notify.Failure{Permanent: true, Reason: " answered 403: action_prohibited"}},
-		"no such webhook":      {fakechannels.Reply{Status: 404, Body: "no_service\n"}, notify.Failure{Permanent: true, Reason: " answered 404: no_service"}},
-		"an archived channel":  {fakechannels.Reply{Status: 410, Body: "channel_is_archived"}, notify.Failure{Permanent: true, Reason: " answered 410: channel_is_archived"}},
+		"a prohibited action":  {fakechannels.Reply{Status: 403, Body: "action_prohibited"}, notify.Failure{Reason: " answered 403: action_prohibited"}},
+		"no such webhook":      {fakechannels.Reply{Status: 404, Body: "no_service\n"}, notify.Failure{Reason: " answered 404: no_service"}},
+		"an archived channel":  {fakechannels.Reply{Status: 410, Body: "channel_is_archived"}, notify.Failure{Reason: " answered 410: channel_is_archived"}},
 		"too many":             {fakechannels.Reply{Status: 429, Header: http.Header{"Retry-After": {"30"}}, Body: "rate_limited"}, notify.Failure{RetryAfter: 30 * time.Second, Reason: " answered 429: rate_limited"}},
 		"its own trouble":      {fakechannels.Reply{Status: 503, Body: "service_unavailable"}, notify.Failure{Reason: " answered 503: service_unavailable"}},
 		"a page in between":    {fakechannels.Reply{Status: 404, Header: html, Body: "<h1>Not found</h1>"}, notify.Failure{Reason: " answered 404"}},

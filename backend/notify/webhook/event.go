@@ -7,7 +7,7 @@ import (
 )
 
 // typePrefix stands before the name of what happened. It never changes: receivers choose by it.
-const typePrefix = "vault.rotation."
+const typePrefix = "vault."
 
 // maxRoles bounds how many roles an event names; it always tells how many there are.
 const maxRoles = 1000
@@ -32,7 +32,7 @@ type data struct {
 	RoleCount  int             `json:"role_count"`
 	Fields     []field         `json:"fields"`
 	Alarm      string          `json:"alarm,omitempty"`
-	Closes     bool            `json:"closes"`
+	Over       []string        `json:"over,omitempty"` // alarms that end
 	IncidentID string          `json:"incident_id,omitempty"`
 	Link       string          `json:"link,omitempty"`
 }
@@ -47,7 +47,7 @@ func eventOf(m *notify.Message) *cloudEvent {
 		SpecVersion: "1.0", ID: m.ID, Source: m.Source, Type: typePrefix + m.Event, Time: m.Time.UTC(), DataContentType: "application/json",
 		Data: data{
 			Event: m.Event, Severity: m.Severity, Summary: m.Summary, Roles: []string{}, RoleCount: len(m.Roles), Fields: []field{},
-			Alarm: m.Alarm, Closes: m.Closes, IncidentID: m.IncidentID, Link: m.Link,
+			Alarm: m.Alarm, Over: m.Over, IncidentID: m.IncidentID, Link: m.Link,
 		},
 	}
 	if len(m.Roles) == 1 {

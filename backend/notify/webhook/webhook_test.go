@@ -77,7 +77,7 @@ func TestEvent(t *testing.T) {
 	m := notifytest.Message()
 	require.NoError(t, webhook.New().Send(t.Context(), c, m))
 	require.Equal(t, []fakechannels.CloudEvent{{
-		SpecVersion: "1.0", ID: m.ID, Source: m.Source, Type: "vault.rotation.rotation.failed", Subject: "billing-db", Time: m.Time, DataContentType: "application/json",
+		SpecVersion: "1.0", ID: m.ID, Source: m.Source, Type: "vault.rotation.failed", Subject: "billing-db", Time: m.Time, DataContentType: "application/json",
 		Data: fakechannels.WebhookEventData{
 			Event: "rotation.failed", Severity: "error", Summary: m.Summary, Roles: m.Roles, RoleCount: 1, Alarm: m.Alarm, IncidentID: "inc-1", Link: m.Link,
 			Fields: []fakechannels.Field{{Name: "phase", Value: "prepared"}, {Name: "error", Value: "the database refused the login"}},

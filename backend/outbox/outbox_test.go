@@ -1,0 +1,116 @@
+package outbox
+
+import (
+	"fmt"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+var start = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func key(n int) string { return fmt.Sprintf("%020d", n) }
+
+// Whatever waits, each entry goes in one message, and those of a role in order.
+func TestEachGoesOnceAndARolesInOrder(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		q := &Queue{}
+		now, next, role := start, 0, map[string]int{}
+		of := map[string]string{}
+		seen := map[string]bool{}
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			if rapid.Bool().Draw(t, "add") {
+				next++
+				name := rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(t, "role")
+				of[key(next)] = name
+				e := Entry{
+					Key: key(next), Role: name, Same: rapid.SampledFrom([]string{"", "x", "y"}).Draw(t, "same"), QueuedTime: now,
+					Urgent: rapid.Bool().Draw(t, "urgent"), Few: rapid.Bool().Draw(t, "few"),
+				}
+				q.Add(e)
+				q.Add(e) // handed over twice
+				continue
+			}
+			now = now.Add(time.Duration(rapid.IntRange(0, 20).Draw(t, "seconds")) * time.Second)
+			at := q.Next()
+			if at.IsZero() || at.After(now) {
+				continue
+			}
+			var gone []string
+			for _, e := range q.Together() {
+				require.False(t, seen[e.Key], "it goes once")
+				seen[e.Key] = true
+				n, err := strconv.Atoi(e.Key)
+				require.NoError(t, err)
+				require.Greater(t, n, role[of[e.Key]], "in order")
+				role[of[e.Key]] = n
+				gone = append(gone, e.Key)
+			}
+			q.Remove(gone...)
+			q.Sent(now)
+		}
+		require.Equal(t, next, len(seen)+q.Len())
+	})
+}
+
+func TestWhatMayHaveBeenSentGoesAlone(t *testing.T) {
+	t.Parallel()
+	q := &Queue{}
+	for i, name := range []string{"a", "b", "c"} {
+		q.Add(Entry{Key: key(i), Role: name, Same: "x", QueuedTime: start})
+	}
+	require.Len(t, q.Together(), 3)
+	q.Fix(key(0))
+	require.Len(t, q.Together(), 1)
+	require.Equal(t, start, q.Next(), "it does not wait for others")
+	q.Remove(key(0))
+	require.Len(t, q.Together(), 2)
+}
+
+func TestPace(t *testing.T) {
+	t.Parallel()
+	q := &Queue{}
+	require.True(t, q.Next().IsZero())
+	q.Add(Entry{Key: key(1), Role: "a", Same: "x", QueuedTime: start})
+	require.Equal(t, start.Add(linger), q.Next())
+	q.Remove(key(1))
+	q.Add(Entry{Key: key(2), Role: "a", Urgent: true, Same: "x", QueuedTime: start})
+	require.Equal(t, start, q.Next(), "what is urgent goes at once")
+	now := start
+	for range burst - 1 {
+		q.Sent(now)
+		require.Equal(t, now.Add(pace), q.Next())
+		now = now.Add(pace)
+	}
+	q.Sent(now)
+	require.Equal(t, now.Add(slow), q.Next(), "after a burst what comes goes together")
+	q.Sent(now.Add(2 * forgets))
+	require.Equal(t, now.Add(2*forgets).Add(pace), q.Next())
+}
+
+func TestFewEndTogether(t *testing.T) {
+	t.Parallel()
+	q := &Queue{}
+	for i := range 3 * maxTogether {
+		q.Add(Entry{Key: key(i), Role: fmt.Sprint(i), Same: "x", Few: i < maxTogether, QueuedTime: start})
+	}
+	require.Len(t, q.Together(), few)
+	for i := range maxTogether {
+		q.Remove(key(i))
+	}
+	require.Len(t, q.Together(), maxTogether)
+}
+
+func TestBackoff(t *testing.T) {
+	t.Parallel()
+	for failures, want := range map[int]time.Duration{0: 5 * time.Second, 1: 5 * time.Second, 2: 5 * time.Minute, 3: 30 * time.Minute, 4: 2 * time.Hour, 5: 5 * time.Hour, 6: 10 * time.Hour, 90: 10 * time.Hour} {
+		require.Equal(t, want, Backoff(failures, 0), failures)
+	}
+	require.Equal(t, time.Minute, Backoff(1, time.Minute), "as the service asks")
+	require.Equal(t, 5*time.Minute, Backoff(2, time.Minute))
+	require.Equal(t, maxAsked, Backoff(1, 1000*time.Hour), "but not for ever")
+}

@@ -17,9 +17,10 @@ import (
 const discoveryDocument = "/.well-known/openid-configuration"
 
 // unauthenticated lists the paths that anyone may ask, in the form of Vault's
-// router: they hold what verifiers of tokens need, and nothing else.
+// router: they hold what verifiers of tokens need, and metrics, which refuse
+// everybody until an operator opens them.
 func unauthenticated() []string {
-	return []string{"jwks/+", "oidc/+" + discoveryDocument}
+	return []string{"jwks/+", "oidc/+" + discoveryDocument, publicMetrics}
 }
 
 func (b *Backend) jwksPaths() []*framework.Path {

@@ -128,6 +128,7 @@ func (b *Backend) paths() []*framework.Path {
 		b.reencryptPaths(),
 		b.statusPaths(),
 		b.preflightPaths(),
+		b.metricsPaths(),
 	)
 }
 

@@ -151,6 +151,7 @@ func renderConfig(c store.Config) map[string]any {
 		"contacts":                 orEmpty(c.Contacts),
 		"escalate_after":           c.EscalateAfter.Seconds(),
 		"notify_before":            c.NotifyBefore.Seconds(),
+		"unauthenticated_metrics":  c.UnauthenticatedMetrics,
 	}
 }
 

@@ -28,6 +28,7 @@ func ConfigOptions() option.Set {
 		{Name: "contacts", Type: option.List, Help: "Channels in line for what is wrong: the first is told at once, each of the others when nobody acknowledged within escalate_after."},
 		{Name: "escalate_after", Type: option.Duration, Default: d.EscalateAfter.Seconds(), Help: "How long an alarm or an incident may stay unacknowledged before the next of contacts is told, at least a minute; 0 for never."},
 		{Name: "notify_before", Type: option.Duration, Default: d.NotifyBefore.Seconds(), Help: "How long ahead people are told of a scheduled rotation; 0 for not at all."},
+		{Name: "unauthenticated_metrics", Type: option.Bool, Default: false, Help: "Lets anybody who reaches Vault read public/metrics, which name every role. metrics, which asks for a token, is there all the same."},
 	}
 }
 

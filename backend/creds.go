@@ -82,6 +82,7 @@ func (e *Engine) VersionCreds(ctx context.Context, name string, version int, rea
 }
 
 func (e *Engine) observe(name string, version int, reader Actor, now time.Time) {
+	e.tally.read(name)
 	if e.observer != nil {
 		e.observer.CredentialRead(name, version, reader, now)
 	}

@@ -85,6 +85,10 @@ type Engine struct {
 	marks        incidentMarks
 	summaries    summaries
 	memory       memory
+	tally        tally
+	uses         uses
+
+	openIncidents openIncidents
 
 	reencryptions *reencryptions
 
@@ -218,7 +222,7 @@ func (e *Engine) Close() {
 	e.cancel()
 	ctx, done := context.WithTimeout(context.Background(), closeTimeout)
 	defer done()
-	err := errors.Join(e.workers.close(ctx), e.couriers.close(ctx), e.reencryptions.close(ctx))
+	err := errors.Join(e.workers.close(ctx), e.couriers.close(ctx), e.reencryptions.close(ctx), e.uses.close(ctx))
 	if err != nil {
 		e.logger.Warn("some work did not stop in time; it goes on from storage", "error", err)
 	}

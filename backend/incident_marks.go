@@ -93,7 +93,11 @@ func (e *Engine) putMarks(ctx context.Context, id string, batch map[string]store
 	if header.Status == store.IncidentOpen && allContained(header) {
 		header.Status, header.ContainedTime = store.IncidentContained, e.clock.Now()
 	}
-	return e.store.PutIncidentHeader(ctx, header)
+	if err := e.store.PutIncidentHeader(ctx, header); err != nil {
+		return err
+	}
+	e.openIncidents.note(header)
+	return nil
 }
 
 func allContained(header *store.IncidentHeader) bool {

@@ -34,6 +34,7 @@ func (e *Engine) openIncident(ctx context.Context, r EmergencyRequest, roles ...
 		return nil, err
 	}
 	e.undeclared.add(header)
+	e.openIncidents.note(header)
 	return header, nil
 }
 

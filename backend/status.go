@@ -39,6 +39,7 @@ type summary struct {
 	rotating     bool
 	grace        bool
 	overdueAfter time.Duration
+	facts        facts
 }
 
 // set notes a role's change.
@@ -122,6 +123,12 @@ func (m *summaries) beingEnded() []string {
 	return names
 }
 
+func (m *summaries) countEnding() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.ending)
+}
+
 // connection is that of a role, as far as it is known.
 func (m *summaries) connection(name string) (connection string, known bool) {
 	m.mu.Lock()
@@ -166,6 +173,7 @@ func (s *subject) summary() summary {
 		},
 		connection: s.role.Connection,
 		rotating:   st.InFlight != nil || st.Intent != nil && st.Intent.Attempt == 1, overdueAfter: s.role.Policy.OverdueAfter.Std(),
+		facts: s.facts(),
 	}
 	held := ""
 	if st.InFlight != nil {

@@ -121,6 +121,7 @@ func (e *Engine) save(ctx context.Context, s *subject, lastBefore *rotation.Rota
 	e.summaries.set(s)
 	e.waiters.changed()
 	if ended {
+		e.tally.ended(s.name, s.role.Type, s.state.Last)
 		e.waiters.ended(s.state.Last)
 		if err := e.store.TrimHistory(ctx, s.name, e.config.Load().HistoryLimit); err != nil {
 			e.logger.Warn("could not trim the history", "role", s.name, "error", err)

@@ -153,6 +153,7 @@ func (e *Engine) forget(name string) {
 	e.summaries.drop(name)
 	e.cache.drop(name)
 	e.memory.forget(name)
+	e.tally.forget(name)
 }
 
 // forgetGone forgets a role that was seen to be gone, unless another one has taken its

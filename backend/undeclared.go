@@ -110,7 +110,11 @@ func (e *Engine) resumeIncidents(ctx context.Context) error {
 			e.logger.Error("could not read the record of an incident: what it declares is not taken up", "incident_id", id, "error", err)
 			continue
 		}
-		if header != nil && header.Status == store.IncidentOpen {
+		if header == nil {
+			continue
+		}
+		e.openIncidents.note(header)
+		if header.Status == store.IncidentOpen {
 			e.undeclared.add(header)
 		}
 	}

@@ -24,6 +24,8 @@ type State struct {
 
 	// ActivatedTime is when the pointer last moved (last_vault_rotation).
 	ActivatedTime time.Time `json:"activated_time,omitzero"`
+	// SucceededTime is when a rotation last succeeded.
+	SucceededTime time.Time `json:"succeeded_time,omitzero"`
 	// NextRotation is when the next one is due; zero when none is planned.
 	NextRotation time.Time `json:"next_rotation,omitzero"`
 
@@ -302,6 +304,7 @@ func (s *State) Finish(now, next time.Time) error {
 		s.NextRotation = next
 	}
 	s.Failures, s.Blocked, s.Ahead = 0, "", nil
+	s.SucceededTime = now
 	s.end(now)
 	for kept := s.KeptCandidate(); kept != nil; kept = s.KeptCandidate() { // another one took its place
 		kept.Undo = true

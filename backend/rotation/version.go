@@ -165,6 +165,18 @@ type Attention struct {
 // current one was accepted on the same path.
 func (v *Version) ProvenDead() bool { return v.Proof != nil && v.Proof.Dead }
 
+// Unproven tells whether the end of the version has begun and it is not proven dead.
+func (v *Version) Unproven() bool {
+	switch v.State {
+	case Current:
+		return !v.KilledTime.IsZero() && !v.ProvenDead()
+	case Retiring, Disabled, Retired:
+		return !v.RetireBegun.IsZero() && !v.ProvenDead() && (v.Proof == nil || !v.Proof.Unprovable)
+	default:
+		return false
+	}
+}
+
 // Lost tells that the target was asked to mint the secret and its answer is not known.
 func (v *Version) Lost() bool { return !v.MintBegun.IsZero() && !v.HasMaterial }
 

@@ -38,6 +38,8 @@ type Config struct {
 	EscalateAfter rotation.Duration `json:"escalate_after"`
 	// NotifyBefore is how long ahead people are told of a rotation; 0: they are not.
 	NotifyBefore rotation.Duration `json:"notify_before"`
+	// UnauthenticatedMetrics lets anybody read metrics.
+	UnauthenticatedMetrics bool `json:"unauthenticated_metrics,omitempty"`
 }
 
 // DefaultConfig is in force until an operator writes another.

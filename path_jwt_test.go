@@ -352,9 +352,9 @@ func TestDiscovery(t *testing.T) {
 	m.answers404(read, "oidc/session/Xwell-known/openid-configuration", nil)
 }
 
-func TestOnlyPublicKeysNeedNoToken(t *testing.T) {
+func TestOnlyPublicKeysAndMetricsNeedNoToken(t *testing.T) {
 	b := release(t)
-	require.ElementsMatch(t, []string{"jwks/+", "oidc/+/.well-known/openid-configuration"}, b.SpecialPaths().Unauthenticated)
+	require.ElementsMatch(t, []string{"jwks/+", "oidc/+/.well-known/openid-configuration", "public/metrics"}, b.SpecialPaths().Unauthenticated)
 	for _, open := range b.SpecialPaths().Unauthenticated {
 		path := b.Route(strings.ReplaceAll(open, "+", "x"))
 		require.NotNil(t, path)

@@ -43,6 +43,7 @@ func metricsPath(name string, read framework.OperationFunc, verb string, p frame
 			Responses: map[int][]framework.Response{http.StatusOK: {{
 				Description: "The metrics, as the body itself: OpenMetrics text.",
 				MediaType:   "application/openmetrics-text",
+				Fields:      map[string]*framework.FieldSchema{},
 			}}},
 		}),
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/enginetest"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/metrics"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/rotatortest"
@@ -147,7 +148,12 @@ func TestManyRolesAreIndexedInTheBackground(t *testing.T) {
 	for range 100 {
 		require.NoError(t, e.Tick(t.Context()))
 	}
-	require.Equal(t, calls, c.calls.Load(), "an idle tick over all of them touches no storage")
+	snapshot, err := e.Metrics(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, calls, c.calls.Load(), "an idle tick over all of them touches no storage, nor do metrics")
+	require.Len(t, snapshot.Roles, metrics.MaxRoles)
+	require.Equal(t, size+1-metrics.MaxRoles, snapshot.LeftOut)
+	require.Equal(t, size+1, snapshot.States[string(backend.StateOK)], "counted all the same")
 	require.Less(t, heapMB()-before, 30.0, "a twelfth of what the whole process may take for ten times as many")
 }
 

@@ -230,8 +230,12 @@ func (e *Engine) Close() {
 	e.connections.closeAll()
 }
 
-// Quiesce waits until no worker runs, none is asked for, and no data is on its way.
+// Quiesce waits until no worker runs, none is asked for, no data is on its way, and nobody
+// is asked who uses a version.
 func (e *Engine) Quiesce(ctx context.Context) error {
+	if err := e.uses.wait(ctx); err != nil {
+		return err
+	}
 	for {
 		if err := e.workers.wait(ctx); err != nil {
 			return err

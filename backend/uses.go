@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -97,7 +98,7 @@ func (u *uses) wait(ctx context.Context) error {
 	case <-looking:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return fmt.Errorf("wait for who uses versions: %w", ctx.Err())
 	}
 }
 

@@ -149,10 +149,14 @@ func (d document) fields(p *framework.Path) {
 func (d document) operation(path *framework.Path, verb, capability string, p framework.OperationProperties) {
 	name := rotationsecrets.PathName(path)
 	needs, command := "Capability: "+capability, command
-	if slices.Contains(d.open, name) {
+	switch answer := p.Responses[http.StatusOK]; {
+	case slices.Contains(d.open, name):
 		needs, command = "Needs no token", fetch
+	case len(answer) > 0 && answer[0].MediaType != "":
+		verb += " -format=raw"
 	}
-	d.printf("### %s `%s`\n\n%s %s.\n\n", strings.ToUpper(verb[:1])+verb[1:], name, oneLine(p.Summary), needs)
+	title, _, _ := strings.Cut(verb, " ")
+	d.printf("### %s `%s`\n\n%s %s.\n\n", strings.ToUpper(title[:1])+title[1:], name, oneLine(p.Summary), needs)
 	for _, e := range p.Examples {
 		if e.Description != "" {
 			d.printf("%s\n\n", oneLine(e.Description))

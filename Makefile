@@ -31,10 +31,13 @@ UNRACED = ^Test(PostgreSQL(Data)?CrashAnywhere|CrashAnywhere(OpenAI|HTTP|ByHand)
 # (An export of its own, since it would hide the exit code of what it exports.)
 servers = PGTEST_BIN="$$(scripts/ensure-postgres)"; VAULT_BINARY="$$(scripts/ensure-vault)"; export PGTEST_BIN VAULT_BINARY
 
-peers = PGBOUNCER_BINARY="$$(scripts/ensure-pgbouncer)"; DATABASE_PLUGIN_BINARY="$$(scripts/ensure-database-plugin)"; export PGBOUNCER_BINARY DATABASE_PLUGIN_BINARY; $(verifiers)
+peers = PGBOUNCER_BINARY="$$(scripts/ensure-pgbouncer)"; DATABASE_PLUGIN_BINARY="$$(scripts/ensure-database-plugin)"; export PGBOUNCER_BINARY DATABASE_PLUGIN_BINARY; $(verifiers); $(watchers)
 
 # What tokens are verified with outside Go.
 verifiers = NODE_BINARY="$$(scripts/ensure-node)"; JOSE_DIR="$$(scripts/ensure-jose)"; export NODE_BINARY JOSE_DIR
+
+# Who scrapes, and who tells people.
+watchers = PROMETHEUS_DIR="$$(scripts/ensure-prometheus)"; export PROMETHEUS_DIR
 
 .PHONY: help
 help: ## this list
@@ -52,8 +55,8 @@ test: setup test-unit test-e2e ## set-up, unit tests with the race detector, end
 ##@ The rest
 
 .PHONY: setup
-setup: check-go check-race ## find or build what tests need: PostgreSQL, PgBouncer, Vault, Node.js (about 8 minutes, once)
-	@$(servers); $(peers); printf '%s\n' "PostgreSQL: $$PGTEST_BIN" "PgBouncer:  $$PGBOUNCER_BINARY" "Vault:      $$VAULT_BINARY" "its plugin: $$DATABASE_PLUGIN_BINARY" "Node.js:    $$NODE_BINARY" "jose:       $$JOSE_DIR"
+setup: check-go check-race ## find or build what tests need: PostgreSQL, PgBouncer, Vault, Node.js, Prometheus (about 8 minutes, once)
+	@$(servers); $(peers); printf '%s\n' "PostgreSQL: $$PGTEST_BIN" "PgBouncer:  $$PGBOUNCER_BINARY" "Vault:      $$VAULT_BINARY" "its plugin: $$DATABASE_PLUGIN_BINARY" "Node.js:    $$NODE_BINARY" "jose:       $$JOSE_DIR" "Prometheus: $$PROMETHEUS_DIR"
 
 .PHONY: build
 build: check-go ## bin/vault-plugin-secrets-rotation, static, ready to register

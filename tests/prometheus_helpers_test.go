@@ -66,8 +66,11 @@ func serve(t *testing.T, binary string, args func(address string) []string) (url
 	cmd.WaitDelay = 10 * time.Second
 	cmd.Stdout, cmd.Stderr = log, log
 	require.NoError(t, cmd.Start())
-	exited := make(chan error, 1)
-	go func() { exited <- cmd.Wait() }()
+	exited := make(chan struct{})
+	go func() {
+		defer close(exited)
+		_ = cmd.Wait() // how it ended is in its log
+	}()
 	t.Cleanup(func() { // the test's context is over by now
 		<-exited
 		if text, err := os.ReadFile(logFile); err == nil && t.Failed() {

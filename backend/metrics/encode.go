@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/expfmt"
@@ -46,9 +47,5 @@ func negotiate(accept []string) expfmt.Format {
 	if len(accept) == 0 {
 		return openMetrics
 	}
-	wanted := expfmt.NegotiateIncludingOpenMetrics(http.Header{"Accept": accept})
-	if wanted.FormatType() == expfmt.TypeOpenMetrics {
-		return openMetrics
-	}
-	return plainText
+	return expfmt.NegotiateAccept(http.Header{"Accept": {strings.Join(accept, ",")}}, openMetrics, plainText)
 }

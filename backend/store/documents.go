@@ -29,6 +29,9 @@ type Config struct {
 	MaxConcurrentRotations int               `json:"max_concurrent_rotations"`
 	OverdueAfter           rotation.Duration `json:"overdue_after"`
 	HistoryLimit           int               `json:"history_limit"`
+	// AccessRateThreshold is how many reads a minute of one role nobody is told of; 0 for
+	// any number.
+	AccessRateThreshold int `json:"access_rate_threshold"`
 	// ExternalURL is where clients reach Vault, without a slash at its end.
 	ExternalURL string `json:"external_url,omitempty"`
 	// Channels are told of roles that name none themselves; empty for all channels.
@@ -49,6 +52,7 @@ func DefaultConfig() Config {
 		OverdueAfter:           rotation.Duration(7 * 24 * time.Hour),
 		HistoryLimit:           100,
 		EscalateAfter:          rotation.Duration(time.Hour),
+		AccessRateThreshold:    1000,
 	}
 }
 
@@ -112,21 +116,23 @@ type Role struct {
 // Policy is what roles of every kind have. The names are those of the role's
 // fields.
 type Policy struct {
-	Period           rotation.Duration `json:"rotation_period"`
-	Schedule         string            `json:"rotation_schedule"`
-	Window           rotation.Duration `json:"rotation_window"`
-	NextRotation     string            `json:"next_rotation"` // RFC 3339: the first one
-	Jitter           rotation.Duration `json:"jitter"`
-	Disabled         bool              `json:"disable_automated_rotation"`
-	Grace            rotation.Duration `json:"grace_period"`
-	WaitForIdle      bool              `json:"wait_for_idle"`
-	MaxGrace         rotation.Duration `json:"max_grace_period"`
-	MaxVersions      int               `json:"max_versions"`
-	MaxAttempts      int               `json:"max_attempts"`
-	OverdueAfter     rotation.Duration `json:"overdue_after"` // 0: the mount's
-	OnRolloutFailure string            `json:"on_rollout_failure"`
-	Channels         []string          `json:"channels,omitempty"` // empty: the mount's
-	CustomMetadata   map[string]string `json:"custom_metadata"`
+	Period       rotation.Duration `json:"rotation_period"`
+	Schedule     string            `json:"rotation_schedule"`
+	Window       rotation.Duration `json:"rotation_window"`
+	NextRotation string            `json:"next_rotation"` // RFC 3339: the first one
+	Jitter       rotation.Duration `json:"jitter"`
+	Disabled     bool              `json:"disable_automated_rotation"`
+	Grace        rotation.Duration `json:"grace_period"`
+	WaitForIdle  bool              `json:"wait_for_idle"`
+	MaxGrace     rotation.Duration `json:"max_grace_period"`
+	MaxVersions  int               `json:"max_versions"`
+	MaxAttempts  int               `json:"max_attempts"`
+	OverdueAfter rotation.Duration `json:"overdue_after"` // 0: the mount's
+	// AccessRateThreshold is nil for the mount's.
+	AccessRateThreshold *int              `json:"access_rate_threshold"`
+	OnRolloutFailure    string            `json:"on_rollout_failure"`
+	CustomMetadata      map[string]string `json:"custom_metadata"`
+	Channels            []string          `json:"channels,omitempty"` // empty: the mount's
 }
 
 // Tombstone is what stays of a deleted role. Pending is nil once nothing is left

@@ -24,6 +24,7 @@ const (
 	channelPrefix    = "channel/"
 	deliveriesPrefix = "deliveries/"
 	outboxPrefix     = "outbox/"
+	accessPrefix     = "access/"
 )
 
 // SealWrapped lists the storage keys and prefixes that hold secrets, for Vault's
@@ -47,6 +48,7 @@ func stateKey(name string) string         { return statePrefix + name }
 func incidentKey(id string) string        { return incidentPrefix + id }
 func incidentRoleFolder(id string) string { return incidentRoles + id + "/" }
 func tombstoneKey(name string) string     { return tombstonePrefix + name }
+func accessKey(role string) string        { return accessPrefix + role }
 
 func materialFolder(name string) string { return materialPrefix + name + "/" }
 func materialKey(name string, version int) string {

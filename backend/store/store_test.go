@@ -187,6 +187,14 @@ func kinds(t *testing.T) map[string]kind {
 			},
 			func(ctx context.Context, s *Store) (any, error) { return s.Material(ctx, name, 7) },
 		},
+		"access": {
+			"access/" + name, accessSchema,
+			func(ctx context.Context, s *Store) (any, error) {
+				d := full[AccessLog](t)
+				return &d, s.PutAccessLog(ctx, name, &d)
+			},
+			func(ctx context.Context, s *Store) (any, error) { return s.AccessLog(ctx, name) },
+		},
 		"history": {
 			"history/" + name + "/01893456000000000005-id", historySchema,
 			func(ctx context.Context, s *Store) (any, error) {
@@ -482,7 +490,7 @@ func TestRoleOf(t *testing.T) {
 	t.Parallel()
 	for key, want := range map[string]string{
 		"role/a": "a", "state/a": "a", "tombstone/a": "a", "material/a/7": "a",
-		"config": "", "instance": "", "connection/a": "", "history/a/1": "", "incident/a": "", "material/": "", "material/a": "",
+		"config": "", "instance": "", "connection/a": "", "history/a/1": "", "incident/a": "", "access/a": "", "material/": "", "material/a": "",
 	} {
 		require.Equal(t, want, RoleOf(key), key)
 		require.Equal(t, key == "connection/a", IsConnection(key))
@@ -531,7 +539,7 @@ func TestHistory(t *testing.T) {
 	require.Empty(t, ids)
 }
 
-func TestDeleteRoleLeavesNothingButMaterialAndTombstone(t *testing.T) {
+func TestDeleteRoleLeavesMaterialReadersAndTombstone(t *testing.T) {
 	t.Parallel()
 	s, raw := newStore()
 	for _, k := range kinds(t) {
@@ -545,7 +553,7 @@ func TestDeleteRoleLeavesNothingButMaterialAndTombstone(t *testing.T) {
 		require.NoError(t, err)
 		return keys
 	}
-	rest := []string{"config", "instance", "connection/" + name, "role/" + name + "2", "tombstone/" + name, "incident/20300101T000000Z-1", "incident-role/20300101T000000Z-1/" + name,
+	rest := []string{"config", "instance", "access/" + name, "connection/" + name, "role/" + name + "2", "tombstone/" + name, "incident/20300101T000000Z-1", "incident-role/20300101T000000Z-1/" + name,
 		"channel/" + name, "deliveries/" + name, "outbox/" + name + "/" + OutboxKey(started, "app", "event")}
 	require.ElementsMatch(t, append([]string{"material/" + name + "/7"}, rest...), keys())
 	require.NoError(t, s.PutMaterial(t.Context(), name, 10, nil))
@@ -555,6 +563,8 @@ func TestDeleteRoleLeavesNothingButMaterialAndTombstone(t *testing.T) {
 	require.NoError(t, s.DeleteRole(t.Context(), "never was"))
 
 	require.NoError(t, s.DeleteMaterial(t.Context(), name+"2", 1))
+	require.NoError(t, s.DeleteAccessLog(t.Context(), name))
+	require.NotContains(t, keys(), "access/"+name)
 	require.NoError(t, s.DeleteConnection(t.Context(), name))
 	require.NotContains(t, keys(), "connection/"+name)
 	require.NotContains(t, keys(), "material/"+name+"2/1")
@@ -665,6 +675,7 @@ func TestStorageFailuresAreIOErrors(t *testing.T) {
 			func(s *Store) error { return s.DeleteAllMaterial(ctx, name) },
 			func(s *Store) error { return s.DeleteMaterial(ctx, name, 7) },
 			func(s *Store) error { return s.DeleteConnection(ctx, name) },
+			func(s *Store) error { return s.DeleteAccessLog(ctx, name) },
 		},
 	} {
 		for _, do := range do {

@@ -2,6 +2,7 @@ package rotationsecrets
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 
@@ -53,6 +54,13 @@ func (s system) Writable() bool {
 	default:
 		return s.view.LocalMount() || !state.HasState(consts.ReplicationPerformanceSecondary)
 	}
+}
+
+// ReadsElsewhere tells whether the cluster may have performance standbys, which answer
+// reads by themselves. Only Vault Enterprise does.
+func (s system) ReadsElsewhere(ctx context.Context) bool {
+	env, err := s.view.PluginEnv(ctx)
+	return err != nil || env == nil || strings.Contains(env.VaultVersion+"+"+env.VaultVersionMetadata, "+ent")
 }
 
 // GeneratePasswordFromPolicy asks Vault for a password of a named policy.

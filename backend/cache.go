@@ -32,6 +32,10 @@ type snapshot struct {
 	second  *rendered
 	next    time.Time
 	inPlace bool
+	// discloses tells whether readers get a secret; threshold is the role's own for the rate
+	// of reads, mountsThreshold where it has none.
+	discloses bool
+	threshold int
 	// live is for kinds that put versions to use, nil for others.
 	live     *rotator.LiveVersions
 	warnings []string

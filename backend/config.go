@@ -23,6 +23,7 @@ func ConfigOptions() option.Set {
 		{Name: "max_concurrent_rotations", Type: option.Int, Default: int64(d.MaxConcurrentRotations), Help: "How many roles are worked on at the same time, 1 to 256. Requests about one role have a few places of their own."},
 		{Name: "overdue_after", Type: option.Duration, Default: d.OverdueAfter.Seconds(), Help: "From which lateness a role is overdue, and rotates outside its window."},
 		{Name: "history_limit", Type: option.Int, Default: int64(d.HistoryLimit), Help: "How many ended rotations are kept per role, 1 to 10000."},
+		{Name: "access_rate_threshold", Type: option.Int, Default: int64(d.AccessRateThreshold), Help: "Above how many reads a minute of one role's secret people are told who reads it; 0 for never. A role may have its own."},
 		{Name: "external_url", Type: option.String, Help: "Where verifiers of tokens reach this Vault, such as https://vault.example.com:8200, without /v1. Discovery documents of jwt roles are made of it; without it there are none. An empty value clears it."},
 		{Name: "channels", Type: option.List, Help: "The channels that are told of roles which name none themselves. Empty: all channels."},
 		{Name: "contacts", Type: option.List, Help: "Channels in line for what is wrong: the first is told at once, each of the others when nobody acknowledged within escalate_after."},
@@ -58,6 +59,8 @@ func (e *Engine) WriteConfig(ctx context.Context, w Write) (store.Config, error)
 		return config, fault.Field("max_concurrent_rotations", "must be between 1 and 256")
 	case config.HistoryLimit < 1 || config.HistoryLimit > 10000:
 		return config, fault.Field("history_limit", "must be between 1 and 10000")
+	case config.AccessRateThreshold < 0:
+		return config, fault.Field("access_rate_threshold", "must not be negative; 0 tells of no rate")
 	case config.OverdueAfter <= 0:
 		return config, fault.Field("overdue_after", "must be longer than zero")
 	}

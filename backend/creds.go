@@ -6,6 +6,7 @@ import (
 	"maps"
 	"time"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/access"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
@@ -24,16 +25,18 @@ func (e *Engine) Creds(ctx context.Context, name string, reader Actor) (*Creds, 
 		return nil, fault.New(fault.NotFound, "role %q has no current version yet", name)
 	}
 	now := e.clock.Now()
-	e.observe(name, snap.current.version, reader, now)
 	ttl, second := snap.pair(now)
 	if second != nil && !second.retireAt.IsZero() && !e.system.Writable() { // the node that ends it would not know
 		ttl, second = snap.ttl(now), nil
 	}
 	out := snap.answer(snap.current, ttl)
+	also := 0
 	if second != nil {
+		also = second.version
 		maps.Copy(out.Data, second.data)
-		e.memory.issue(name, second.version, now, now.Add(ttl))
+		e.memory.issue(name, also, now, now.Add(ttl))
 	}
+	e.recordRead(snap, &access.Read{Role: name, Version: snap.current.version, Also: also, Time: now}, &reader)
 	return out, nil
 }
 
@@ -72,20 +75,13 @@ func (e *Engine) VersionCreds(ctx context.Context, name string, version int, rea
 		}
 		e.memory.issue(name, version, now, now.Add(ttl))
 	}
-	e.observe(name, version, reader, now)
+	e.recordRead(snap, &access.Read{Role: name, Version: version, Time: now}, &reader)
 	out := snap.answer(r, ttl)
 	out.Data["state"] = r.state
 	if !r.retireAt.IsZero() {
 		out.Data["expire_time"] = r.retireAt.UTC().Format(time.RFC3339)
 	}
 	return out, nil
-}
-
-func (e *Engine) observe(name string, version int, reader Actor, now time.Time) {
-	e.tally.read(name)
-	if e.observer != nil {
-		e.observer.CredentialRead(name, version, reader, now)
-	}
 }
 
 func (s *snapshot) ttl(now time.Time) time.Duration {
@@ -147,6 +143,7 @@ func (e *Engine) render(ctx context.Context, s *subject) (*snapshot, error) {
 	}
 	view := roleView(s.role, conn)
 	snap.inPlace = changesInPlace(kind, s.role)
+	snap.discloses, snap.threshold = discloses(kind, view), ownThreshold(s.role.Policy)
 	materials := e.readingOnce(ctx, s.name)
 	if user, ok := kind.(rotator.LiveUser); ok { // there may be very many roles: none keeps what nobody asks for
 		if snap.live, err = e.loadVersions(s, user, view, materials); err != nil {

@@ -31,11 +31,8 @@ type System interface {
 	// Writable is false on a node that must not act: a standby, a secondary that
 	// does not own the mount, or a mount that is being removed.
 	Writable() bool
-}
-
-// ReadObserver is told of every read of credentials. It must return at once.
-type ReadObserver interface {
-	CredentialRead(role string, version int, reader Actor, at time.Time)
+	// ReadsElsewhere tells whether nodes that do not act may answer reads by themselves.
+	ReadsElsewhere(ctx context.Context) bool
 }
 
 // Options assemble an Engine.
@@ -47,8 +44,7 @@ type Options struct {
 	Rotators    []rotator.Rotator
 	Connections []rotator.ConnectionKind
 	// Steps run, in order, between the switch of readers and the rotation's end.
-	Steps    []Step
-	Observer ReadObserver // nil: nobody
+	Steps []Step
 	// Channels are the types of channel.
 	Channels []notify.Kind
 	Sink     EventSink // nil: nobody
@@ -65,7 +61,6 @@ type Engine struct {
 	kinds     []rotator.Kind
 	connKinds []rotator.ConnectionKind
 	steps     []Step
-	observer  ReadObserver
 	sink      EventSink
 	// channelKinds are the types of channel, channels all that are stored, without their
 	// secrets.
@@ -87,6 +82,7 @@ type Engine struct {
 	memory       memory
 	tally        tally
 	uses         uses
+	access       *accessKeeper
 
 	openIncidents openIncidents
 
@@ -115,7 +111,7 @@ func New(o Options) *Engine {
 	e := &Engine{
 		store: store.New(o.Storage), system: o.System, logger: o.Logger, clock: o.Clock,
 		rotators: map[string]rotator.Rotator{}, connKinds: o.Connections, steps: o.Steps,
-		observer: o.Observer, sink: o.Sink, channelKinds: o.Channels,
+		sink: o.Sink, channelKinds: o.Channels,
 		index: newIndex(), cache: newCache(), wake: make(chan struct{}, 1),
 	}
 	if e.clock == nil {
@@ -136,6 +132,7 @@ func New(o Options) *Engine {
 	e.channels.Store(&[]*store.Channel{})
 	e.reencryptions = newReencryptions(e)
 	e.connections = newConnections(e)
+	e.access = newAccessKeeper()
 	return e
 }
 
@@ -171,6 +168,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	}
 	e.beat()
 	e.loop.Go(e.watch)
+	e.loop.Go(e.keepAccess)
 	e.started = true
 	return nil
 }
@@ -227,16 +225,20 @@ func (e *Engine) Close() {
 		e.logger.Warn("some work did not stop in time; it goes on from storage", "error", err)
 	}
 	e.loop.Wait()
+	e.flushLast()
 	e.connections.closeAll()
 }
 
-// Quiesce waits until no worker runs, none is asked for, no data is on its way, and nobody
-// is asked who uses a version.
+// Quiesce waits until no worker runs, none is asked for, no data is on its way, what was to
+// be stored of reads is stored, and nobody is asked who uses a version.
 func (e *Engine) Quiesce(ctx context.Context) error {
 	if err := e.uses.wait(ctx); err != nil {
 		return err
 	}
 	for {
+		if err := e.access.wait(ctx); err != nil { // may leave work to the workers
+			return err
+		}
 		if err := e.workers.wait(ctx); err != nil {
 			return err
 		}

@@ -28,6 +28,7 @@ func RoleOptions() option.Set {
 		{Name: "max_versions", Type: option.Int, Help: "How many versions are remembered, 2 to 100, default 10. Material of older retired ones is destroyed."},
 		{Name: "max_attempts", Type: option.Int, Help: "How many attempts a rotation has before the role is blocked for a person, 1 to 100, default 10."},
 		{Name: "overdue_after", Type: option.Duration, Help: "From which lateness the role is overdue. Default: the mount's."},
+		{Name: "access_rate_threshold", Type: option.Int, Help: "Above how many reads a minute of the secret people are told who reads it; 0 for never. Default, and -1: the mount's."},
 		{Name: "on_rollout_failure", Type: option.String, Help: "What happens when dependents fail after the switch: rollback (the default) or hold."},
 		{Name: "channels", Type: option.List, Help: "The channels that are told of this role. Default: the mount's."},
 		{Name: "custom_metadata", Type: option.Map, Help: "Up to 64 labels of your own."},
@@ -72,6 +73,9 @@ func (e *Engine) mergePolicy(kind rotator.Rotator, role *store.Role, given optio
 	if err := overlay(RoleOptions(), &role.Policy, given); err != nil {
 		return err
 	}
+	if t := role.Policy.AccessRateThreshold; t != nil && *t == mountsThreshold {
+		role.Policy.AccessRateThreshold = nil
+	}
 	if _, grace := given["grace_period"]; !grace && changesInPlace(kind, role) {
 		role.Policy.Grace = 0
 	}
@@ -107,6 +111,8 @@ func (e *Engine) checkPolicy(kind rotator.Rotator, role *store.Role) error {
 		return fault.Field("max_attempts", "must be between 1 and 100")
 	case p.OverdueAfter < 0:
 		return fault.Field("overdue_after", "must not be negative")
+	case p.AccessRateThreshold != nil && *p.AccessRateThreshold < 0:
+		return fault.Field("access_rate_threshold", "must be a number of reads a minute, 0 for never, or -1 for the mount's")
 	case p.OnRolloutFailure != onFailureRollback && p.OnRolloutFailure != onFailureHold:
 		return fault.Field("on_rollout_failure", "must be %s or %s", onFailureRollback, onFailureHold)
 	}

@@ -16,6 +16,8 @@ type Actor struct {
 	DisplayName string
 	// Accessor of the token; only its HMAC is ever stored.
 	Accessor string
+	// Address is where the request came from, as Vault saw it.
+	Address string
 }
 
 // Write is an operator's write of a role, a connection or the configuration:

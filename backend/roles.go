@@ -600,6 +600,9 @@ func (e *Engine) endRole(ctx context.Context, s *subject) error {
 	if err := e.store.DeleteAllMaterial(ctx, s.name); err != nil {
 		return err
 	}
+	if err := e.store.DeleteAccessLog(ctx, s.name); err != nil {
+		return err
+	}
 	// Before the role goes: an earlier tombstone must not bring it back.
 	if err := e.store.PutTombstone(ctx, s.name, &store.Tombstone{Highest: s.state.Highest, Revision: s.state.Revision}); err != nil {
 		return err

@@ -25,14 +25,25 @@ func (e *Engine) actor(ctx context.Context, a Actor) (rotation.Actor, error) {
 	if a.Accessor == "" {
 		return out, nil
 	}
-	identity, err := e.identity(ctx)
+	hash, err := e.accessorHash(ctx)
 	if err != nil {
 		return out, err
 	}
-	h := hmac.New(sha256.New, identity.HMACKey)
-	h.Write([]byte("accessor\x00" + a.Accessor))
-	out.AccessorHash = hex.EncodeToString(h.Sum(nil))
+	out.AccessorHash = hash(a.Accessor)
 	return out, nil
+}
+
+// accessorHash gives the hash under which tokens' accessors are stored and shown.
+func (e *Engine) accessorHash(ctx context.Context) (func(accessor string) string, error) {
+	identity, err := e.identity(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return func(accessor string) string {
+		h := hmac.New(sha256.New, identity.HMACKey)
+		h.Write([]byte("accessor\x00" + accessor))
+		return hex.EncodeToString(h.Sum(nil))
+	}, nil
 }
 
 // Rotate makes a new version current now, or lets a held rotation resume. It

@@ -16,7 +16,11 @@ func (e *Engine) Tick(ctx context.Context) error {
 		return err
 	}
 	e.beat()
-	if !e.system.Writable() || e.config.Load().Paused {
+	if !e.system.Writable() {
+		return nil
+	}
+	e.access.ask(e.clock.Mono()) // also while paused: reading goes on
+	if e.config.Load().Paused {
 		return nil
 	}
 	if !e.summaries.ready() {
@@ -44,7 +48,11 @@ func (e *Engine) dispatch() {
 func (e *Engine) watch() {
 	for {
 		e.beat()
-		if e.system.Writable() && !e.config.Load().Paused {
+		writable := e.system.Writable()
+		if !writable {
+			e.access.ledger.Discard(e.clock.Now()) // nobody ticks here
+		}
+		if writable && !e.config.Load().Paused {
 			if !e.summaries.ready() {
 				if err := e.rebuild(e.ctx); err != nil && e.ctx.Err() == nil {
 					e.logger.Error("could not list the roles; trying again", "error", err)
@@ -154,6 +162,7 @@ func (e *Engine) forget(name string) {
 	e.cache.drop(name)
 	e.memory.forget(name)
 	e.tally.forget(name)
+	e.access.ledger.Forget(name)
 }
 
 // forgetGone forgets a role that was seen to be gone, unless another one has taken its

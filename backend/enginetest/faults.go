@@ -171,7 +171,9 @@ func (s *Storage) write(ctx context.Context, name string, act func()) error {
 		act()
 		return nil
 	}
-	if s.Faults == nil {
+	// Who read is stored beside everything else and promised to nobody, whenever the tick
+	// comes to it: as a point it would shift all others from run to run.
+	if s.Faults == nil || name == "put access" || name == "delete access" {
 		return do()
 	}
 	return s.Faults.Around(name, do)
@@ -206,7 +208,12 @@ func shape(key string) string {
 type System struct {
 	mu       sync.Mutex
 	readOnly bool
+	// Enterprise is a Vault whose standbys answer reads.
+	Enterprise bool
 }
+
+// ReadsElsewhere implements backend.System.
+func (s *System) ReadsElsewhere(context.Context) bool { return s.Enterprise }
 
 // Writable implements backend.System.
 func (s *System) Writable() bool {

@@ -111,6 +111,12 @@ func (f *Faulty) DefaultGrace(r *rotator.Role) time.Duration {
 	return f.full.Kind().Grace
 }
 
+// Discloses implements rotator.Discloser where the wrapped kind does.
+func (f *Faulty) Discloses(r *rotator.Role) bool {
+	d, ok := f.full.(rotator.Discloser)
+	return !ok || d.Discloses(r)
+}
+
 // Advice implements rotator.Adviser where the wrapped kind does.
 func (f *Faulty) Advice(r *rotator.Role, leaked []rotation.Version, current rotation.Version, now time.Time) []string {
 	if a, ok := f.full.(rotator.Adviser); ok {

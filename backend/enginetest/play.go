@@ -55,9 +55,8 @@ type Stage struct {
 	// Storage wraps a process's storage; nil leaves it. Seeded bugs sit here.
 	Storage func(store.Storage) store.Storage
 	// Steps are the engine's steps after the switch.
-	Steps    []backend.Step
-	Observer backend.ReadObserver
-	Sink     backend.EventSink
+	Steps []backend.Step
+	Sink  backend.EventSink
 	// Channel is the kind of channels; nil for none.
 	Channel func(*Faults) notify.Kind
 }
@@ -137,7 +136,7 @@ func (p *Play) boot(faults *Faults) {
 		Storage: storage, System: p.System, Clock: p.Clock,
 		Logger:   hclog.New(&hclog.LoggerOptions{Output: &p.log, Level: hclog.Debug}),
 		Rotators: []rotator.Rotator{p.stage.Rotator(faults)},
-		Steps:    p.stage.Steps, Observer: p.stage.Observer, Sink: p.stage.Sink,
+		Steps:    p.stage.Steps, Sink: p.stage.Sink,
 	}
 	if p.stage.Channel != nil {
 		options.Channels = []notify.Kind{p.stage.Channel(faults)}

@@ -269,6 +269,12 @@ type Gracer interface {
 	DefaultGrace(r *Role) time.Duration
 }
 
+// Discloser is implemented by kinds whose readers do not always get the secret itself.
+// Only reads that disclose one are kept account of.
+type Discloser interface {
+	Discloses(r *Role) bool
+}
+
 // HandEnded is implemented by kinds some of whose versions only a person can end.
 type HandEnded interface {
 	EndedByHand(v *rotation.Version) bool

@@ -31,6 +31,7 @@ var (
 	_ rotator.Restorer   = (*Rotator)(nil)
 	_ rotator.Importer   = (*Rotator)(nil)
 	_ rotator.Warner     = (*Rotator)(nil)
+	_ rotator.Discloser  = (*Rotator)(nil)
 )
 
 // New makes the kind.

@@ -33,3 +33,9 @@ func (*Rotator) Render(t *rotator.Target) (map[string]any, error) {
 	}
 	return out, nil
 }
+
+// Discloses implements rotator.Discloser: without exportable no key leaves Vault.
+func (*Rotator) Discloses(r *rotator.Role) bool {
+	o, err := decodeRole(r)
+	return err != nil || o.Exportable
+}

@@ -36,6 +36,7 @@ var (
 	_ rotator.Gracer    = (*Rotator)(nil)
 	_ rotator.Adviser   = (*Rotator)(nil)
 	_ rotator.Importer  = (*Rotator)(nil)
+	_ rotator.Discloser = (*Rotator)(nil)
 )
 
 // New makes the kind.
@@ -129,6 +130,12 @@ func (*Rotator) Render(t *rotator.Target) (map[string]any, error) {
 		out[privateKey] = t.Material[privateKey].Reveal()
 	}
 	return out, nil
+}
+
+// Discloses implements rotator.Discloser: without exportable no key leaves Vault.
+func (*Rotator) Discloses(r *rotator.Role) bool {
+	o, err := decodeRole(r)
+	return err != nil || o.Exportable
 }
 
 // publicMap is the key's entry in the key set.

@@ -41,6 +41,7 @@ type memoryRole struct {
 	Minted   bool              `json:"minted"`
 	Soak     rotation.Duration `json:"soak_period"`
 	Auto     bool              `json:"auto_promote"`
+	Public   bool              `json:"public"`
 }
 
 var memoryOptions = option.Set{
@@ -54,6 +55,7 @@ var memoryOptions = option.Set{
 	{Name: "minted", Type: option.Bool, Default: false, Help: "The target makes the passwords."},
 	{Name: "soak_period", Type: option.Duration, Default: int64(0), Help: "How long a staged version stands by."},
 	{Name: "auto_promote", Type: option.Bool, Default: true, Help: "A staged version takes over by itself."},
+	{Name: "public", Type: option.Bool, Default: false, Help: "What readers get is taken for no secret."},
 	{Name: "username", Type: option.String, Default: "", Help: "A user to take over, with its password."},
 	{Name: "password", Type: option.String, Secret: true, Help: "The password of the user to take over."},
 	{Name: "fixed", Type: option.String, Default: "", Help: "Cannot be changed.", Immutable: true},
@@ -271,6 +273,12 @@ func (m *Memory) AnnounceAhead(r *rotator.Role) time.Duration {
 		return 0
 	}
 	return decoded.Announce.Std()
+}
+
+// Discloses implements rotator.Discloser.
+func (m *Memory) Discloses(r *rotator.Role) bool {
+	decoded, err := decode(r)
+	return err != nil || !decoded.Public
 }
 
 // PrepareIsIrreversible implements rotator.Irreversible.

@@ -6,6 +6,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/access"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 )
@@ -87,6 +89,18 @@ func exampleJWK() map[string]any {
 		"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": exampleKeyID,
 		"x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM",
 	}
+}
+
+func exampleAccess() map[string]any {
+	last := exampleTime.Add(42 * time.Minute)
+	billing := access.Reader{
+		EntityID: "7d2e3f6a-1b1c-4b5e-9a55-0f4de2c1a9b3", DisplayName: "kubernetes-billing", AccessorHash: "9b1f...",
+		Address: "10.1.4.7", Reads: 3, First: exampleTime, Last: last,
+	}
+	return renderAccess(&backend.AccessReport{
+		Role: "database", LastMinute: 1, Threshold: 1000, FlushedTime: last, Complete: true,
+		Versions: []access.Version{{Version: 4, Reads: 3, First: billing.First, Last: last, Readers: []access.Reader{billing}}},
+	})
 }
 
 func exampleHistory() map[string]any {

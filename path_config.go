@@ -13,7 +13,7 @@ func (b *Backend) configPaths() []*framework.Path {
 	shown := answers("The settings in force.", b.config.shown(nil), map[string]any{
 		"paused": false, "max_concurrent_rotations": 16, "overdue_after": 604800, "history_limit": 100,
 		"external_url": "https://vault.example.com:8200", "channels": []string{}, "contacts": []string{"ops", "oncall"},
-		"escalate_after": 3600, "notify_before": 0, "unauthenticated_metrics": false,
+		"escalate_after": 3600, "notify_before": 0, "unauthenticated_metrics": false, "access_rate_threshold": 1000,
 	})
 	return []*framework.Path{{
 		Pattern: pattern("config"),

@@ -158,7 +158,11 @@ func named(data *framework.FieldData) string { return data.Get("name").(string) 
 
 // actor is who asks, as Vault authenticated the request.
 func actor(req *logical.Request) backend.Actor {
-	return backend.Actor{EntityID: req.EntityID, DisplayName: req.DisplayName, Accessor: req.ClientTokenAccessor}
+	a := backend.Actor{EntityID: req.EntityID, DisplayName: req.DisplayName, Accessor: req.ClientTokenAccessor}
+	if req.Connection != nil {
+		a.Address = req.Connection.RemoteAddr
+	}
+	return a
 }
 
 // Brief writes a duration as operators do: 30d, 1h, 90s.

@@ -201,7 +201,7 @@ func TestReconcile(t *testing.T) {
 func TestConfig(t *testing.T) {
 	m := newMount(t)
 	require.Equal(t, map[string]any{"paused": false, "max_concurrent_rotations": 16, "overdue_after": int64(604800), "history_limit": 100, "external_url": nil,
-		"channels": []string{}, "contacts": []string{}, "escalate_after": int64(3600), "notify_before": int64(0), "unauthenticated_metrics": false},
+		"channels": []string{}, "contacts": []string{}, "escalate_after": int64(3600), "notify_before": int64(0), "unauthenticated_metrics": false, "access_rate_threshold": 1000},
 		m.must(read, "config", nil).Data)
 	m.must(update, "config", map[string]any{"overdue_after": "2d", "paused": "true"})
 	got := m.must(read, "config", nil).Data

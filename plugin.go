@@ -127,6 +127,7 @@ func (b *Backend) paths() []*framework.Path {
 		b.reconcilePaths(),
 		b.reencryptPaths(),
 		b.statusPaths(),
+		b.accessPaths(),
 		b.preflightPaths(),
 		b.metricsPaths(),
 	)

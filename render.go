@@ -146,6 +146,7 @@ func renderConfig(c store.Config) map[string]any {
 		"max_concurrent_rotations": c.MaxConcurrentRotations,
 		"overdue_after":            c.OverdueAfter.Seconds(),
 		"history_limit":            c.HistoryLimit,
+		"access_rate_threshold":    c.AccessRateThreshold,
 		"external_url":             orNull(c.ExternalURL),
 		"channels":                 orEmpty(c.Channels),
 		"contacts":                 orEmpty(c.Contacts),
@@ -157,6 +158,10 @@ func renderConfig(c store.Config) map[string]any {
 
 // renderPolicy gives a role's policy by the names of its fields.
 func renderPolicy(p store.Policy) map[string]any {
+	var threshold any
+	if p.AccessRateThreshold != nil { // 0 is one
+		threshold = *p.AccessRateThreshold
+	}
 	return map[string]any{
 		"rotation_period":            orNull(p.Period.Seconds()),
 		"rotation_schedule":          orNull(p.Schedule),
@@ -170,6 +175,7 @@ func renderPolicy(p store.Policy) map[string]any {
 		"max_versions":               p.MaxVersions,
 		"max_attempts":               p.MaxAttempts,
 		"overdue_after":              orNull(p.OverdueAfter.Seconds()),
+		"access_rate_threshold":      threshold,
 		"on_rollout_failure":         orNull(p.OnRolloutFailure),
 		"channels":                   orEmpty(p.Channels),
 		"custom_metadata":            p.CustomMetadata,

@@ -113,7 +113,7 @@ var exampleIncident = map[string]any{
 	"detected_time": "2026-03-01T10:00:00Z", "opened_time": "2026-03-01T10:00:00Z",
 	"contained_time": "2026-03-01T10:00:02Z", "closed_time": nil,
 	"roles": []any{map[string]any{
-		"name": "database", "replaced_by": 4, "replaced_time": "2026-03-01T10:00:01Z",
+		"name": "database", "replaced_by": 4, "replaced_time": "2026-03-01T10:00:01Z", "more_readers": 0,
 		"compromised_versions": []any{map[string]any{
 			"version": 3, "identifier": "database_v3_w7m1p0", "revoked_time": "2026-03-01T10:00:02Z", "sessions_ended": 2,
 			"proof": map[string]any{"time": "2026-03-01T10:00:02Z", "result": `PostgreSQL refused "database_v3_w7m1p0" (SQLSTATE 28P01) and accepted "database_v4_k3x9q2" a moment later, primary only`},
@@ -122,7 +122,20 @@ var exampleIncident = map[string]any{
 	"steps": []any{map[string]any{
 		"time": "2026-03-01T10:00:01Z", "role": "database", "action": "replace", "result": "done", "detail": "version 4 is current",
 	}},
-	"readers": []any{}, "notifications": []any{}, "notes": []any{}, "next_steps": []any{}, "conclusion": nil,
+	"acknowledged": map[string]any{"time": "2026-03-01T10:04:00Z", "actor": map[string]any{"entity_id": nil, "display_name": "oidc-bob", "accessor_hash": "51c0..."}},
+	"readers":      []any{}, "notifications": []any{},
+	"notes": []any{map[string]any{
+		"time": "2026-03-01T10:20:00Z", "actor": map[string]any{"entity_id": nil, "display_name": "oidc-bob", "accessor_hash": "51c0..."}, "text": "the log is purged",
+	}},
+	"next_steps": []any{}, "conclusion": nil, "closing": nil, "report": nil,
+}
+
+func exampleIncidentHead() map[string]any {
+	out := map[string]any{}
+	for name := range incidentHeadFields() {
+		out[name] = exampleIncident[name]
+	}
+	return out
 }
 
 // optional is a copy of a schema in which nothing is required.

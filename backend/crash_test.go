@@ -75,6 +75,20 @@ var scenarios = []enginetest.Scenario{
 	}},
 	{Name: "emergency", AtLeast: 25, Run: func(p *enginetest.Play) { p.Create(nil); p.Rotate(); p.Emergency(false); p.Wait(time.Minute) }},
 	{Name: "emergency, kill first", AtLeast: 25, Run: func(p *enginetest.Play) { p.Create(nil); p.Rotate(); p.Emergency(true); p.Wait(time.Minute) }},
+	{Name: "emergency, closed", AtLeast: 30, Run: func(p *enginetest.Play) {
+		p.Create(nil)
+		p.Emergency(false)
+		p.CloseIncidents()
+		p.Wait(time.Minute)
+	}},
+	{Name: "bulk emergency, closed before it is contained", AtLeast: 60, Run: func(p *enginetest.Play) {
+		p.Create(nil)
+		p.Add(nil, "billing", "shop")
+		p.DeclareOverAll()
+		p.CloseIncidents()
+		p.Wait(2 * time.Minute)
+		p.Leak(false)
+	}},
 	{Name: "bulk emergency", AtLeast: 70, Run: func(p *enginetest.Play) {
 		p.Create(nil)
 		p.Add(nil, "billing", "shop")

@@ -83,6 +83,7 @@ type Engine struct {
 	tally        tally
 	uses         uses
 	access       *accessKeeper
+	ledger       readLedger
 
 	openIncidents openIncidents
 
@@ -133,6 +134,7 @@ func New(o Options) *Engine {
 	e.reencryptions = newReencryptions(e)
 	e.connections = newConnections(e)
 	e.access = newAccessKeeper()
+	e.ledger = e.leakedTo
 	return e
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"sync"
+	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
@@ -90,14 +91,24 @@ func (e *Engine) putMarks(ctx context.Context, id string, batch map[string]store
 	if maps.Equal(before, header.Marks) {
 		return nil
 	}
-	if header.Status == store.IncidentOpen && allContained(header) {
-		header.Status, header.ContainedTime = store.IncidentContained, e.clock.Now()
+	if header.ContainedTime.IsZero() && allContained(header) {
+		contain(header, e.clock.Now())
 	}
 	if err := e.store.PutIncidentHeader(ctx, header); err != nil {
 		return err
 	}
 	e.openIncidents.note(header)
 	return nil
+}
+
+// contain notes that every leaked version is proven dead. One that was closed before
+// stays closed.
+func contain(header *store.IncidentHeader, now time.Time) {
+	header.ContainedTime = now
+	if header.Status == store.IncidentOpen {
+		header.Status = store.IncidentContained
+	}
+	emitIncident(header, eventContained, now, map[string]string{"status": string(header.Status)})
 }
 
 func allContained(header *store.IncidentHeader) bool {

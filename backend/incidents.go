@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"reflect"
 
-	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
@@ -29,6 +28,7 @@ func (e *Engine) openIncident(ctx context.Context, r EmergencyRequest, roles ...
 	for _, name := range roles {
 		header.Marks[name] = store.IncidentMark{}
 	}
+	emitDeclared(header)
 	if err := e.store.PutIncidentHeader(ctx, header); err != nil {
 		e.forgetAll() // it may have gone through: a rebuild finds it
 		return nil, err
@@ -101,6 +101,9 @@ func (e *Engine) recordIncident(ctx context.Context, role string, link rotation.
 	}
 	written := *facts
 	keepReplacement(before, &written)
+	if err := e.addReaders(ctx, role, before, &written); err != nil {
+		return err
+	}
 	if err := e.store.PutIncidentRole(ctx, link.ID, role, &written); err != nil {
 		return err
 	}
@@ -167,19 +170,4 @@ func versionSteps(v *rotation.Version) (steps []store.IncidentStep) {
 		steps = append(steps, store.IncidentStep{Time: v.Proof.Time, Action: "prove dead", Result: v.Proof.Result, Detail: name})
 	}
 	return steps
-}
-
-// IncidentIDs lists the incidents, oldest first.
-func (e *Engine) IncidentIDs(ctx context.Context) ([]string, error) { return e.store.Incidents(ctx) }
-
-// Incident returns the record of an emergency.
-func (e *Engine) Incident(ctx context.Context, id string) (*store.Incident, error) {
-	doc, err := e.store.Incident(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	if doc == nil {
-		return nil, fault.New(fault.NotFound, "there is no incident %q", id)
-	}
-	return doc, nil
 }

@@ -114,7 +114,7 @@ func (e *Engine) resumeIncidents(ctx context.Context) error {
 			continue
 		}
 		e.openIncidents.note(header)
-		if header.Status == store.IncidentOpen {
+		if header.Status != store.IncidentContained { // one may be closed before all is done
 			e.undeclared.add(header)
 		}
 	}
@@ -180,10 +180,6 @@ func (e *Engine) declareTo(s *subject, incident *store.IncidentHeader, rotationI
 			IncidentID: incident.ID, KillFirst: incident.KillFirst,
 		}
 	}
-	s.state.Emit(rotation.Event{
-		ID: incident.ID + "/" + s.name, Type: "emergency.declared", Time: now,
-		Data: map[string]string{"incident_id": incident.ID, "reason": incident.Reason, "severity": incident.Severity},
-	})
 	return nil
 }
 

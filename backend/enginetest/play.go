@@ -430,6 +430,19 @@ func (p *Play) BulkEmergency(killFirst bool) {
 	}
 }
 
+// DeclareOverAll declares an emergency over all roles of the connection, and waits for no
+// more than that.
+func (p *Play) DeclareOverAll() {
+	p.Leak(true)
+	p.until("declared", func() bool { return len(p.Incidents()) > 0 }, func(ctx context.Context, e *backend.Engine) error {
+		_, err := e.BulkEmergency(ctx, backend.BulkEmergencyRequest{
+			EmergencyRequest: backend.EmergencyRequest{Reason: "a test leak"},
+			Scope:            backend.EmergencyScope{Connection: ConnectionName}, Confirm: len(p.roles()),
+		})
+		return err
+	})
+}
+
 // Incidents reads the records of all emergencies from the disk.
 func (p *Play) Incidents() (out []*store.Incident) {
 	ids, err := p.stored().Incidents(context.Background())
@@ -634,10 +647,54 @@ func (p *Play) checkIncidents() {
 				p.violate("incident %s: %s is %+v, with %+v", i.ID, name, mark, i.Roles[name])
 			}
 		}
-		if i.Status != store.IncidentContained {
+		if i.Status == store.IncidentOpen || i.ContainedTime.IsZero() {
 			p.violate("incident %s is %s", i.ID, i.Status)
 		}
+		p.checkTold(i)
 	}
+}
+
+// checkTold looks whether what happened to an incident is to be told, each thing once.
+func (p *Play) checkTold(i *store.Incident) {
+	want := []string{i.ID + "/emergency.declared", i.ID + "/incident.contained"}
+	if i.Status == store.IncidentClosed {
+		want = append(want, i.ID+"/incident.severity/1", i.ID+"/incident.acknowledged", i.ID+"/incident.closed")
+		if len(i.Notes) != 1 {
+			p.violate("incident %s has %d notes for one", i.ID, len(i.Notes))
+		}
+	}
+	var have []string
+	for _, e := range i.Events {
+		have = append(have, e.ID)
+	}
+	slices.Sort(want)
+	slices.Sort(have)
+	if !slices.Equal(want, have) {
+		p.violate("incident %s is to tell %v, and should %v", i.ID, have, want)
+	}
+}
+
+// CloseIncidents sees to every incident, until each is closed. Where one is not contained
+// yet it is forced.
+func (p *Play) CloseIncidents() {
+	closed := func() bool {
+		return !slices.ContainsFunc(p.Incidents(), func(i *store.Incident) bool { return i.Status != store.IncidentClosed })
+	}
+	p.until("close incidents", closed, func(ctx context.Context, e *backend.Engine) error {
+		for _, i := range p.Incidents() {
+			if i.Status == store.IncidentClosed {
+				continue
+			}
+			severity, note, yes := "critical", "a test leak is seen to", true
+			if _, err := e.WriteIncident(ctx, i.ID, backend.IncidentWrite{Severity: &severity, Note: &note, Acknowledge: &yes}); err != nil {
+				return err
+			}
+			if _, err := e.CloseIncident(ctx, i.ID, backend.IncidentClose{Conclusion: "a test", Force: true, Reason: "the test is over"}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // checkLeft is promises 3 and 4: nothing is lost, nothing is left behind.

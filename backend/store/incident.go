@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
@@ -10,6 +12,8 @@ import (
 var (
 	incidentSchema     = schema{what: "incident"}
 	incidentRoleSchema = schema{what: "role of an incident"}
+	incidentNoteSchema = schema{what: "note of an incident"}
+	incidentToldSchema = schema{what: "what a channel told of an incident"}
 )
 
 // IncidentStatus is how far an incident got.
@@ -37,9 +41,49 @@ type IncidentHeader struct {
 	ClosedTime    time.Time      `json:"closed_time,omitzero"`
 	// KillFirst is how it was declared: roles that a crash left out are declared so too.
 	KillFirst bool `json:"kill_first,omitempty"`
+	// Acknowledged is who said first that they see to it; nil while nobody has.
+	Acknowledged *Acknowledged `json:"acknowledged,omitempty"`
+	// Closing is what was said when it was closed; nil before.
+	Closing *IncidentClosing `json:"closing,omitempty"`
+	// SeverityChanges counts them.
+	SeverityChanges int `json:"severity_changes,omitempty"`
+	// Events are stored with what they tell of, and are not handed to the outbox yet.
+	Events []rotation.Event `json:"events,omitempty"`
 	// Marks names every role of the incident; it is complete before the first role is
 	// touched.
 	Marks map[string]IncidentMark `json:"roles"`
+}
+
+// Acknowledged is that a person sees to an incident.
+type Acknowledged struct {
+	Time  time.Time      `json:"time"`
+	Actor rotation.Actor `json:"actor"`
+}
+
+// IncidentClosing is how an incident was closed.
+type IncidentClosing struct {
+	Actor      rotation.Actor `json:"actor"`
+	Conclusion string         `json:"conclusion"`
+	// Forced tells that it was not contained, Reason why it was closed all the same.
+	Forced bool   `json:"forced,omitempty"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// maxIncidentEvents bounds a header should nobody take its events away.
+const maxIncidentEvents = 64
+
+// SeverityChanged is the type of the one event that an incident may have many of.
+const SeverityChanged = "incident.severity"
+
+// Emit stores an event with what it tells of. When too many wait, the oldest changes of
+// severity go: all others happen once.
+func (h *IncidentHeader) Emit(e rotation.Event) {
+	h.Events = append(h.Events, e)
+	if len(h.Events) <= maxIncidentEvents {
+		return
+	}
+	oldest := max(slices.IndexFunc(h.Events, func(e rotation.Event) bool { return e.Type == SeverityChanged }), 0)
+	h.Events = slices.Delete(h.Events, oldest, oldest+1)
 }
 
 // MaxIncidentRoles keeps a header well under the largest entry that Vault's storage
@@ -62,7 +106,48 @@ func (m IncidentMark) Outstanding() bool { return !m.Declared && !m.Contained &&
 type Incident struct {
 	IncidentHeader
 	Roles map[string]*IncidentRole
+	Notes []IncidentNote
+	Told  []IncidentTold
 }
+
+// IncidentNote is what a person added.
+type IncidentNote struct {
+	Time  time.Time      `json:"time"`
+	Actor rotation.Actor `json:"actor"`
+	Text  string         `json:"text"`
+}
+
+// IncidentTold is what became of the messages about an incident in one channel.
+type IncidentTold struct {
+	Channel     string    `json:"channel"`
+	Delivered   int       `json:"delivered"`
+	Undelivered int       `json:"undelivered"`
+	Last        time.Time `json:"last,omitzero"`
+	// Events are the first MaxToldEvents; the counts are of all.
+	Events []ToldEvent `json:"events,omitempty"`
+}
+
+// ToldEvent is the fate of one message.
+type ToldEvent struct {
+	ID       string    `json:"id"`
+	Type     string    `json:"type"`
+	Role     string    `json:"role,omitempty"`
+	Status   string    `json:"status"`
+	Time     time.Time `json:"time"`
+	Attempts int       `json:"attempts"`
+	Detail   string    `json:"detail,omitempty"`
+}
+
+// The fates of a message.
+const (
+	ToldWaiting   = "waiting"   // it is tried again
+	ToldDelivered = "delivered" // the channel took it
+	ToldExpired   = "expired"   // it was tried for too long
+	ToldRefused   = "refused"   // the channel will never take it
+)
+
+// MaxToldEvents bounds what is kept of one channel.
+const MaxToldEvents = 100
 
 // IncidentRole is what an incident means for one role.
 type IncidentRole struct {
@@ -73,6 +158,27 @@ type IncidentRole struct {
 	// Detail says what keeps the leak alive.
 	Detail string         `json:"detail,omitempty"`
 	Steps  []IncidentStep `json:"steps,omitempty"`
+	// Readers are who had read a leaked version, as far as the ledger knows; MoreReaders
+	// counts those beyond MaxIncidentReaders.
+	Readers     []IncidentReader `json:"readers,omitempty"`
+	MoreReaders int              `json:"more_readers,omitempty"`
+}
+
+// MaxIncidentReaders bounds who is named for one role.
+const MaxIncidentReaders = 50
+
+// IncidentReader is who had read a leaked version. Role is set where readers of several
+// roles stand together.
+type IncidentReader struct {
+	Role         string    `json:"role,omitempty"`
+	Version      int       `json:"version"`
+	EntityID     string    `json:"entity_id,omitempty"`
+	DisplayName  string    `json:"display_name,omitempty"`
+	AccessorHash string    `json:"accessor_hash,omitempty"`
+	Address      string    `json:"address,omitempty"`
+	Reads        int64     `json:"reads"`
+	FirstTime    time.Time `json:"first_time"`
+	LastTime     time.Time `json:"last_time"`
 }
 
 // IncidentVersion is a leaked version, by number and identifier, never a value.
@@ -110,7 +216,11 @@ func (s *Store) Incident(ctx context.Context, id string) (*Incident, error) {
 		}
 		out.Roles[name] = facts
 	}
-	return out, nil
+	if out.Notes, err = s.IncidentNotes(ctx, id); err != nil {
+		return nil, err
+	}
+	out.Told, err = s.IncidentTold(ctx, id)
+	return out, err
 }
 
 // IncidentHeader returns nil when there is none of this id.
@@ -136,4 +246,48 @@ func (s *Store) PutIncidentRole(ctx context.Context, id, name string, facts *Inc
 // Incidents lists the ids, oldest first: an id begins with its time.
 func (s *Store) Incidents(ctx context.Context) ([]string, error) {
 	return s.list(ctx, incidentPrefix)
+}
+
+// IncidentNotes returns what people added, the oldest first.
+func (s *Store) IncidentNotes(ctx context.Context, id string) ([]IncidentNote, error) {
+	return readFolder[IncidentNote](ctx, s, incidentNoteFolder(id), incidentNoteSchema)
+}
+
+// PutIncidentNote stores a note by its number, from 1: each is a document of its own, so
+// that a header stays small.
+func (s *Store) PutIncidentNote(ctx context.Context, id string, number int, n *IncidentNote) error {
+	return s.write(ctx, fmt.Sprintf("%s%04d", incidentNoteFolder(id), number), incidentNoteSchema, n)
+}
+
+// IncidentTold returns what became of the messages about an incident, by channel.
+func (s *Store) IncidentTold(ctx context.Context, id string) ([]IncidentTold, error) {
+	return readFolder[IncidentTold](ctx, s, toldFolder(id), incidentToldSchema)
+}
+
+// PutIncidentTold stores what became of the messages about an incident in a channel. No
+// more than the first MaxToldEvents are kept.
+func (s *Store) PutIncidentTold(ctx context.Context, id string, t *IncidentTold) error {
+	kept := *t
+	kept.Events = t.Events[:min(len(t.Events), MaxToldEvents)]
+	return s.write(ctx, toldFolder(id)+t.Channel, incidentToldSchema, &kept)
+}
+
+// readFolder reads all documents of a folder, in the order of their names.
+func readFolder[T any](ctx context.Context, s *Store, folder string, form schema) ([]T, error) {
+	keys, err := s.list(ctx, folder)
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(keys)
+	var out []T
+	for _, key := range keys {
+		doc, err := readPtr[T](ctx, s, folder+key, form)
+		if err != nil {
+			return nil, err
+		}
+		if doc != nil {
+			out = append(out, *doc)
+		}
+	}
+	return out, nil
 }

@@ -18,6 +18,8 @@ const (
 	historyPrefix    = "history/"
 	incidentPrefix   = "incident/"
 	incidentRoles    = "incident-role/"
+	incidentNotes    = "incident-note/"
+	toldPrefix       = "told/"
 	tombstonePrefix  = "tombstone/"
 	targetPrefix     = "target/"
 	progressPrefix   = "reencryption/"
@@ -47,6 +49,8 @@ func roleKey(name string) string          { return rolePrefix + name }
 func stateKey(name string) string         { return statePrefix + name }
 func incidentKey(id string) string        { return incidentPrefix + id }
 func incidentRoleFolder(id string) string { return incidentRoles + id + "/" }
+func incidentNoteFolder(id string) string { return incidentNotes + id + "/" }
+func toldFolder(id string) string         { return toldPrefix + id + "/" }
 func tombstoneKey(name string) string     { return tombstonePrefix + name }
 func accessKey(role string) string        { return accessPrefix + role }
 

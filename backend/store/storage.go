@@ -13,6 +13,8 @@
 //	channel/<name>                where people are told                 (seal wrap)
 //	deliveries/<channel>          how a channel fares
 //	outbox/<channel>/<time>-<id>  events on their way to a channel
+//	incident-note/<id>/<number>   what a person added to a record
+//	told/<id>/<channel>           what became of the messages about it
 //	tombstone/<name>              what a deleted role leaves to be done
 //
 // Storage has no transactions: one Put is the only atomic step.

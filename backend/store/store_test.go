@@ -234,6 +234,23 @@ func kinds(t *testing.T) map[string]kind {
 				return s.IncidentRole(ctx, "20300101T000000Z-1", name)
 			},
 		},
+		"incident-note": {
+			"incident-note/20300101T000000Z-1/0007", incidentNoteSchema,
+			func(ctx context.Context, s *Store) (any, error) {
+				d := full[IncidentNote](t)
+				return []IncidentNote{d}, s.PutIncidentNote(ctx, "20300101T000000Z-1", 7, &d)
+			},
+			func(ctx context.Context, s *Store) (any, error) { return s.IncidentNotes(ctx, "20300101T000000Z-1") },
+		},
+		"told": {
+			"told/20300101T000000Z-1/pager", incidentToldSchema,
+			func(ctx context.Context, s *Store) (any, error) {
+				d := full[IncidentTold](t)
+				d.Channel = "pager"
+				return []IncidentTold{d}, s.PutIncidentTold(ctx, "20300101T000000Z-1", &d)
+			},
+			func(ctx context.Context, s *Store) (any, error) { return s.IncidentTold(ctx, "20300101T000000Z-1") },
+		},
 	}
 }
 
@@ -296,8 +313,8 @@ func TestFixturesOfEverySchemaDecode(t *testing.T) {
 				if number < k.form.number() {
 					return
 				}
-				if list, ok := got.([]rotation.Rotation); ok {
-					got = list[0]
+				if list := reflect.ValueOf(got); list.Kind() == reflect.Slice {
+					got = list.Index(0).Interface()
 				}
 				if m, ok := got.(secret.Map); ok {
 					got = m.Reveal()
@@ -553,8 +570,11 @@ func TestDeleteRoleLeavesMaterialReadersAndTombstone(t *testing.T) {
 		require.NoError(t, err)
 		return keys
 	}
-	rest := []string{"config", "instance", "access/" + name, "connection/" + name, "role/" + name + "2", "tombstone/" + name, "incident/20300101T000000Z-1", "incident-role/20300101T000000Z-1/" + name,
-		"channel/" + name, "deliveries/" + name, "outbox/" + name + "/" + OutboxKey(started, "app", "event")}
+	rest := []string{
+		"config", "instance", "access/" + name, "connection/" + name, "role/" + name + "2", "tombstone/" + name, "incident/20300101T000000Z-1",
+		"incident-role/20300101T000000Z-1/" + name, "incident-note/20300101T000000Z-1/0007", "told/20300101T000000Z-1/pager",
+		"channel/" + name, "deliveries/" + name, "outbox/" + name + "/" + OutboxKey(started, "app", "event"),
+	}
 	require.ElementsMatch(t, append([]string{"material/" + name + "/7"}, rest...), keys())
 	require.NoError(t, s.PutMaterial(t.Context(), name, 10, nil))
 	require.NoError(t, s.PutMaterial(t.Context(), name+"2", 1, nil))
@@ -695,4 +715,47 @@ func TestMaterialIsStoredPlainButShownNowhere(t *testing.T) {
 	require.NoError(t, err)
 	require.NotContains(t, fmt.Sprintf("%v %+v %#v", m, m, m), "canary")
 	require.Equal(t, "canary", m["password"].Reveal())
+}
+
+// A document that an earlier release wrote, before fields were added to its schema.
+func TestOlderRecordsOfIncidentsAreRead(t *testing.T) {
+	t.Parallel()
+	s, raw := newStore()
+	const id = "20300101T000000Z-1"
+	for key, file := range map[string]string{incidentKey(id): "incident.v1.json", incidentRoleFolder(id) + "text 15": "incident-role.v1.json"} {
+		fixture, err := os.ReadFile(filepath.Join("testdata", "older", file))
+		require.NoError(t, err)
+		require.NoError(t, raw.Put(t.Context(), &logical.StorageEntry{Key: key, Value: fixture}))
+	}
+	got, err := s.Incident(t.Context(), id)
+	require.NoError(t, err)
+	require.Equal(t, "text 5", got.Reason)
+	require.Equal(t, 41, got.Roles["text 15"].ReplacedBy)
+	require.Nil(t, got.Closing)
+	require.Nil(t, got.Acknowledged)
+	require.Empty(t, got.Events)
+	require.Empty(t, got.Notes)
+	require.Empty(t, got.Roles["text 15"].Readers)
+}
+
+func TestWhatIsKeptOfAnIncidentIsBounded(t *testing.T) {
+	t.Parallel()
+	var h IncidentHeader
+	h.Emit(rotation.Event{ID: "declared", Type: "emergency.declared"})
+	for n := range 3 * maxIncidentEvents {
+		h.Emit(rotation.Event{ID: fmt.Sprint(n), Type: SeverityChanged})
+	}
+	h.Emit(rotation.Event{ID: "closed", Type: "incident.closed"})
+	require.Len(t, h.Events, maxIncidentEvents)
+	require.Equal(t, "declared", h.Events[0].ID, "what happens once is not pushed out")
+	require.Equal(t, "closed", h.Events[maxIncidentEvents-1].ID)
+
+	s, _ := newStore()
+	told := IncidentTold{Channel: "pager", Delivered: 150, Events: make([]ToldEvent, 150)}
+	require.NoError(t, s.PutIncidentTold(t.Context(), "1", &told))
+	require.Len(t, told.Events, 150, "the caller's own is left alone")
+	got, err := s.IncidentTold(t.Context(), "1")
+	require.NoError(t, err)
+	require.Len(t, got[0].Events, MaxToldEvents)
+	require.Equal(t, 150, got[0].Delivered)
 }

@@ -18,14 +18,21 @@ func (b *Backend) preflightPaths() []*framework.Path {
 				DisplayAttrs: operation("read", "preflight"),
 				Examples:     []framework.RequestExample{example("", nil)},
 				Responses: answers("The result, line by line.", linesFields(), map[string]any{"lines": []any{
+					map[string]any{"check": "target", "result": "pass", "detail": "PostgreSQL answers and accepts the connection's own user"},
 					map[string]any{"check": "group", "result": "pass", "detail": "intelliflow_app exists and is allowed"},
+					map[string]any{"check": "current version", "result": "pass", "detail": "version 4 (database_v4_k3x9q2) works"},
+					map[string]any{"check": "window", "result": "warn", "detail": "the window is closed, and opens at 2026-03-02T02:00:00Z; the next rotation is due at 2026-03-31T02:00:00Z"},
 				}}),
 			}),
 		},
 		HelpSynopsis: "Look whether a rotation of a role would go well.",
 		HelpDescription: `
-Changes nothing. The same looks come before each rotation: one that fails postpones
-it, without counting an attempt.`,
+Changes nothing. The lines: what the kind of secret finds out at the target ("target"
+and its rights), "current version", "earlier version", "rollback plan", "window", and
+"nothing in flight". Only the target, rights and what is in flight can fail.
+
+The lines of the target come before each rotation too, but for emergencies and
+rollbacks: one that fails postpones it, without counting an attempt.`,
 	}}
 }
 

@@ -275,12 +275,9 @@ func (e *Engine) lookBefore(ctx context.Context, s *subject, i rotation.Intent) 
 		}
 		// What could not be seen now, preflight says in words.
 	}
-	lines, err := e.preflight(ctx, s)
+	lines, err := e.kindLines(ctx, s)
 	if err != nil {
-		if errors.Is(err, errInterrupted) || isStorage(err) {
-			return false, err
-		}
-		lines = []rotator.Line{{Check: "target", Result: rotator.Fail, Detail: err.Error()}}
+		return false, err
 	}
 	reasons := failures(lines)
 	if reasons == "" {
@@ -369,28 +366,6 @@ func (e *Engine) refuse(ctx context.Context, s *subject, i rotation.Intent, caus
 		return nil
 	})
 	return err
-}
-
-// preflight asks the kind whether a rotation can go well.
-func (e *Engine) preflight(ctx context.Context, s *subject) ([]rotator.Line, error) {
-	kind, err := e.kindOf(s.role.Type)
-	if err != nil {
-		return nil, err
-	}
-	p, ok := kind.(rotator.Preflighter)
-	if !ok {
-		return nil, nil
-	}
-	t, err := e.target(ctx, s, rotation.Version{Number: s.state.Highest + 1})
-	if err != nil {
-		return nil, err
-	}
-	var lines []rotator.Line
-	err = e.effect(ctx, func(ctx context.Context) (err error) {
-		lines, err = p.Preflight(ctx, t)
-		return err
-	})
-	return lines, err
 }
 
 // isStorage tells a failure of Vault's storage, which says nothing of the target.

@@ -244,13 +244,13 @@ func (e *Engine) tryValues(ctx context.Context, before, role *store.Role) error 
 		return err
 	}
 	s.role = role
-	after, err := e.preflight(ctx, s)
+	after, err := e.askKind(ctx, s)
 	if err != nil || failures(after) == "" {
 		return err
 	}
 	// What is wrong already is no reason against a change, which may mend it.
 	s.role = before
-	lines, err := e.preflight(ctx, s)
+	lines, err := e.askKind(ctx, s)
 	if err != nil {
 		return err
 	}

@@ -462,29 +462,3 @@ func (e *Engine) History(ctx context.Context, name, before string, limit int) ([
 	}
 	return e.store.History(ctx, name, before, limit)
 }
-
-// Preflight is the checklist before a rotation, run now.
-func (e *Engine) Preflight(ctx context.Context, name string) ([]rotator.Line, error) {
-	s, err := e.loadLive(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	lines, err := e.preflight(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	if r := s.state.InFlight; r != nil {
-		lines = append(lines, rotator.Line{Check: "nothing in flight", Result: rotator.Fail, Detail: conflictInFlight(r).Error()})
-	} else {
-		lines = append(lines, rotator.Line{Check: "nothing in flight", Result: rotator.Pass, Detail: "no rotation is in flight"})
-	}
-	return append(lines, e.rollbackLine(s)), nil
-}
-
-// rollbackLine states in words what a rollback would do.
-func (e *Engine) rollbackLine(s *subject) rotator.Line {
-	if cur := s.state.CurrentVersion(); cur != nil {
-		return rotator.Line{Check: "rollback plan", Result: rotator.Pass, Detail: fmt.Sprintf("after the rotation, rollback would make version %d (%s) current again; it stays valid for %s", cur.Number, cur.Identifier, cur.Grace)}
-	}
-	return rotator.Line{Check: "rollback plan", Result: rotator.Warn, Detail: "there is no version to go back to"}
-}

@@ -146,6 +146,10 @@ func (p Policy) BeginAt(next, now time.Time) time.Time {
 	return opens
 }
 
+// Open tells whether the schedule lets a rotation begin at t: it has no window, or one that
+// is open.
+func (p Policy) Open(t time.Time) bool { return p.Window == 0 || p.Cron == nil || p.open(t) }
+
 // open tells whether t lies within a window.
 func (p Policy) open(t time.Time) bool {
 	opened := p.Cron.Next(t.Add(-p.Window))

@@ -287,3 +287,16 @@ func FuzzParseCron(f *testing.F) {
 		require.GreaterOrEqual(t, c.ShortestGap(), time.Minute)
 	})
 }
+
+func TestOpen(t *testing.T) {
+	t.Parallel()
+	cron, err := schedule.ParseCron("0 3 * * *")
+	require.NoError(t, err)
+	at := time.Date(2030, 1, 1, 3, 0, 0, 0, time.UTC)
+	windowed := schedule.Policy{Cron: cron, Window: time.Hour}
+	for offset, open := range map[time.Duration]bool{-time.Second: false, 0: true, 59 * time.Minute: true, time.Hour: false} {
+		require.Equal(t, open, windowed.Open(at.Add(offset)), offset)
+		require.True(t, schedule.Policy{Cron: cron}.Open(at.Add(offset)), "no window")
+		require.True(t, schedule.Policy{Period: time.Hour, Window: time.Hour}.Open(at.Add(offset)), "windows belong to cron")
+	}
+}

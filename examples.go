@@ -67,6 +67,14 @@ var exampleStatus = map[string]any{
 	"next": nil,
 }
 
+var exampleCalendar = map[string]any{
+	"entries": []any{
+		map[string]any{"time": "2026-03-01T11:00:00Z", "role": "database", "type": "postgresql", "what": "retirement", "detail": "version 3 (database_v3_w7m1p0) ends"},
+		map[string]any{"time": "2026-03-05T02:00:00Z", "role": "llm", "type": "api-key", "what": "rotation", "detail": "by the schedule"},
+	},
+	"until": "2026-03-08T10:00:00Z", "truncated": false,
+}
+
 func exampleRoleStatus() map[string]any {
 	retiring := renderVersion(&rotation.Version{
 		Number: 3, State: rotation.Retiring, Identifier: "database_v3_w7m1p0", CreatedTime: exampleTime.Add(-720 * time.Hour),

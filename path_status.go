@@ -19,7 +19,7 @@ const (
 )
 
 func (b *Backend) statusPaths() []*framework.Path {
-	return []*framework.Path{b.statusPath(), b.roleStatusPath(), b.historyPath()}
+	return []*framework.Path{b.statusPath(), b.roleStatusPath(), b.calendarPath(), b.historyPath()}
 }
 
 func (b *Backend) statusPath() *framework.Path {
@@ -74,6 +74,31 @@ What an ended version leaves outside for a person to clear is told in a warning.
 	}
 }
 
+func (b *Backend) calendarPath() *framework.Path {
+	return &framework.Path{
+		Pattern: pattern("calendar"),
+		Fields: map[string]*framework.FieldSchema{
+			"days": {Type: framework.TypeInt, Default: 30, Query: true, Description: "How many days ahead to look, 1 to 366."},
+		},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: reads(framework.PathOperation{
+				Callback:     b.calendar,
+				Summary:      "See what comes up for all roles.",
+				DisplayAttrs: operation("read", "calendar"),
+				Examples:     []framework.RequestExample{example("", map[string]any{"days": 7})},
+				Responses:    answers("What comes up, the earliest first.", calendarFields(), exampleCalendar),
+			}),
+		},
+		HelpSynopsis: "What comes up in the next days, for all roles.",
+		HelpDescription: `
+Rotations by the schedule, each as if those before it went well; ends of versions that
+retire, and of their material; versions that stand by; data that is to follow, and
+the maintenance windows in which it may. What is late stands there with the time at
+which it was due. At most 1000 entries, the earliest: "truncated" tells that there
+are more. It is answered from memory, and touches no storage.`,
+	}
+}
+
 func (b *Backend) historyPath() *framework.Path {
 	return &framework.Path{
 		Pattern: pattern("history/:name"),
@@ -110,6 +135,14 @@ func (b *Backend) status(ctx context.Context, _ *logical.Request, data *framewor
 		return nil, err
 	}
 	return &logical.Response{Data: renderStatus(page), Warnings: page.Warnings}, nil
+}
+
+func (b *Backend) calendar(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	c, err := b.engine.Calendar(ctx, data.Get("days").(int))
+	if err != nil {
+		return nil, err
+	}
+	return &logical.Response{Data: renderCalendar(c)}, nil
 }
 
 func (b *Backend) roleStatus(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {

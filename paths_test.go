@@ -166,6 +166,38 @@ func TestBulkEmergency(t *testing.T) {
 	require.Contains(t, resp.Warnings[0], "1 of 1 roles")
 }
 
+func TestCalendar(t *testing.T) {
+	m := newMount(t)
+	m.role()
+	m.must(update, "rotate/app", nil)
+	c := m.must(read, "calendar", nil).Data
+	require.Equal(t, false, c["truncated"])
+	entries := c["entries"].([]any)
+	require.Len(t, entries, 2)
+	require.Equal(t, "retirement", entries[0].(map[string]any)["what"])
+	last := entries[1].(map[string]any)
+	require.Equal(t, "rotation", last["what"])
+	require.Equal(t, "app", last["role"])
+	require.Equal(t, "memory", last["type"])
+	require.Equal(t, m.must(read, "status/app", nil).Data["next_rotation"], last["time"])
+	require.Len(t, m.must(read, "calendar", map[string]any{"days": "1"}).Data["entries"], 1)
+	for _, days := range []any{0, -1, 367, "0"} {
+		m.refuses(read, "calendar", map[string]any{"days": days}, "days: must be 1 to 366")
+	}
+	m.refuses(read, "calendar", map[string]any{"days": "soon"}, "days: must be a whole number")
+}
+
+func TestPreflight(t *testing.T) {
+	m := newMount(t)
+	m.role()
+	lines := m.must(read, "preflight/app", nil).Data["lines"].([]any)
+	require.Len(t, lines, 6)
+	for _, line := range lines {
+		require.Contains(t, []string{"pass", "warn"}, line.(map[string]any)["result"], line)
+	}
+	m.fails(http.StatusNotFound, read, "preflight/nobody", nil)
+}
+
 // A rotation that ends badly while the request waits is a 400 with its id.
 func TestRotationThatFailsIsRefused(t *testing.T) {
 	m := newMount(t)

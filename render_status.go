@@ -52,6 +52,23 @@ func historyFields() map[string]*framework.FieldSchema {
 	}
 }
 
+func calendarFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"entries": list("What comes up, the earliest first: time, role, type, what (rotation, promotion, retirement, destruction, " +
+			"re-encryption or maintenance window), detail."),
+		"until":     moment("How far it looks ahead."),
+		"truncated": flag("Whether there is more until then than one answer holds: ask for fewer days."),
+	}
+}
+
+func renderCalendar(c *backend.Calendar) map[string]any {
+	entries := make([]any, 0, len(c.Entries))
+	for _, e := range c.Entries {
+		entries = append(entries, map[string]any{"time": renderTime(e.Time), "role": e.Role, "type": e.Type, "what": e.What, "detail": e.Detail})
+	}
+	return map[string]any{"entries": entries, "until": renderTime(c.Until), "truncated": c.Truncated}
+}
+
 func renderSummary(s backend.RoleSummary) map[string]any {
 	return map[string]any{
 		"name":                s.Name,

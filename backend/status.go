@@ -27,7 +27,10 @@ type summaries struct {
 }
 
 // endingRole is a deleted role, and what a person has to do for it.
-type endingRole struct{ typ, connection, waits string }
+type endingRole struct {
+	typ, connection, waits string
+	coming                 *coming
+}
 
 // summary is a role's state at its last change; the word for it depends on the time.
 type summary struct {
@@ -40,6 +43,7 @@ type summary struct {
 	grace        bool
 	overdueAfter time.Duration
 	facts        facts
+	coming       *coming
 }
 
 // set notes a role's change.
@@ -65,7 +69,7 @@ func (m *summaries) place(s *subject) {
 	if s.state.Deleted {
 		delete(m.by, s.name)
 		_, waits := s.personActs()
-		m.ending[s.name] = endingRole{s.role.Type, s.role.Connection, waits}
+		m.ending[s.name] = endingRole{s.role.Type, s.role.Connection, waits, s.coming()}
 		return
 	}
 	delete(m.ending, s.name)
@@ -153,6 +157,20 @@ func (m *summaries) mayBe(name, typ string) bool {
 	return !m.full // else it is gone
 }
 
+// upcoming is what comes up for each role, deleted ones that are being ended included.
+func (m *summaries) upcoming() map[string]*coming {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make(map[string]*coming, len(m.by)+len(m.ending))
+	for name, s := range m.by {
+		out[name] = s.coming
+	}
+	for name, s := range m.ending {
+		out[name] = s.coming
+	}
+	return out
+}
+
 func (m *summaries) all() []summary {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -171,8 +189,8 @@ func (s *subject) summary() summary {
 			Name: s.name, Type: s.role.Type, CurrentVersion: st.Current, ActivatedTime: st.ActivatedTime,
 			NextRotation: st.NextRotation, LastError: lastError(st),
 		},
-		connection: s.role.Connection,
-		rotating:   st.InFlight != nil || st.Intent != nil && st.Intent.Attempt == 1, overdueAfter: s.role.Policy.OverdueAfter.Std(),
+		connection: s.role.Connection, coming: s.coming(),
+		rotating: st.InFlight != nil || st.Intent != nil && st.Intent.Attempt == 1, overdueAfter: s.role.Policy.OverdueAfter.Std(),
 		facts: s.facts(),
 	}
 	held := ""

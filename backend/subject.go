@@ -25,6 +25,8 @@ type subject struct {
 	revokes, promotes bool
 	// hand is set where only a person can end some versions.
 	hand rotator.HandEnded
+	// keeper is set where versions made data that follows them.
+	keeper rotator.DataKeeper
 }
 
 // subject puts a role's documents together with what its kind says of it.
@@ -33,6 +35,7 @@ func (e *Engine) subject(name string, role *store.Role, state *rotation.State, b
 	if kind, known := e.rotators[role.Type]; known {
 		s.revokes, s.promotes = kind.Kind().RevokesAtOnce, !soakOf(kind, role).Auto
 		s.hand, _ = kind.(rotator.HandEnded)
+		s.keeper, _ = kind.(rotator.DataKeeper)
 	}
 	return s
 }

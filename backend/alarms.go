@@ -215,18 +215,3 @@ func (e *Engine) Acknowledge(ctx context.Context, name string, by Actor) (*rotat
 	e.workers.add(forOne, name) // the next time to look is another
 	return s.state.Alarm, nil
 }
-
-// channelLines tell of the channels that are to be told of a role.
-func (e *Engine) channelLines(role *store.Role) []rotator.Line {
-	channels := e.listening(role, rotation.Event{Type: "rotation.failed"})
-	if len(channels) == 0 {
-		return []rotator.Line{{Check: "channels", Result: rotator.Warn, Detail: "no channel is told should the rotation fail"}}
-	}
-	failing := e.outbox.failing()
-	for _, name := range channels {
-		if slices.Contains(failing, name) {
-			return []rotator.Line{{Check: "channels", Result: rotator.Warn, Detail: fmt.Sprintf("channel %s does not take messages", name)}}
-		}
-	}
-	return []rotator.Line{{Check: "channels", Result: rotator.Pass, Detail: "told should it fail: " + joinFirst(channels, maxNamed)}}
-}

@@ -14,6 +14,7 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/notify"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
@@ -387,4 +388,18 @@ func (e *Engine) checkChannels(ctx context.Context, field string, names []string
 		}
 	}
 	return nil
+}
+
+// channelLine tells whether anybody would hear of it should a rotation of the role fail.
+func (e *Engine) channelLine(role *store.Role) rotator.Line {
+	told, failing := e.listening(role, rotation.Event{Type: "rotation.failed"}), e.outbox.failing()
+	silent := slices.DeleteFunc(slices.Clone(told), func(name string) bool { return !slices.Contains(failing, name) })
+	switch {
+	case len(told) == 0:
+		return rotator.Line{Check: checkChannels, Result: rotator.Warn, Detail: "no channel is told should the rotation fail: write channels/:name"}
+	case len(silent) > 0:
+		return rotator.Line{Check: checkChannels, Result: rotator.Warn, Detail: "do not take messages: " + joinFirst(silent, maxNamed)}
+	default:
+		return rotator.Line{Check: checkChannels, Result: rotator.Pass, Detail: "told should the rotation fail: " + joinFirst(told, maxNamed)}
+	}
 }

@@ -23,6 +23,7 @@ const (
 	checkCurrent  = "current version"
 	checkEarlier  = "earlier version"
 	checkRollback = "rollback plan"
+	checkChannels = "channels"
 	checkWindow   = "window"
 	checkInFlight = "nothing in flight"
 )
@@ -49,8 +50,7 @@ func (e *Engine) Preflight(ctx context.Context, name string) ([]rotator.Line, er
 		return nil, err
 	}
 	lines = append(lines, current, e.earlierLine(ctx, s), e.rollbackLine(s))
-	lines = append(lines, e.channelLines(ctx, s)...)
-	return append(lines, window, s.inFlightLine()), nil
+	return append(lines, e.channelLine(s.role), window, s.inFlightLine()), nil
 }
 
 func (e *Engine) boundedKindLines(ctx context.Context, s *subject) ([]rotator.Line, error) {
@@ -173,9 +173,6 @@ func (e *Engine) rollbackLine(s *subject) rotator.Line {
 			"after the rotation version %d (%s) stays valid for %s; rollback would verify it, make it current again with one write, and end the new version after its own grace", cur.Number, cur.Identifier, cur.Grace)}
 	}
 }
-
-// channelLines tells which channels can be reached.
-func (e *Engine) channelLines(_ context.Context, _ *subject) []rotator.Line { return nil }
 
 // windowLine tells whether the schedule would let a rotation begin now. A person may
 // rotate at any time.

@@ -64,7 +64,7 @@ func renderAccess(a *backend.AccessReport) map[string]any {
 		v := &a.Versions[i]
 		versions = append(versions, map[string]any{
 			"version": v.Version, "reads": v.Reads, "first_time": renderTime(v.First), "last_time": renderTime(v.Last),
-			"readers": renderReaders(v.Readers),
+			"readers": renderLedger(v.Readers),
 			"others":  map[string]any{"readers_at_least": v.Others.Readers, "reads": v.Others.Reads},
 		})
 	}
@@ -79,7 +79,7 @@ func renderAccess(a *backend.AccessReport) map[string]any {
 	}
 }
 
-func renderReaders(readers []access.Reader) []any {
+func renderLedger(readers []access.Reader) []any {
 	out := make([]any, 0, len(readers))
 	for _, r := range readers {
 		out = append(out, map[string]any{

@@ -191,7 +191,7 @@ func TestPreflight(t *testing.T) {
 	m := newMount(t)
 	m.role()
 	lines := m.must(read, "preflight/app", nil).Data["lines"].([]any)
-	require.Len(t, lines, 6)
+	require.Len(t, lines, 7)
 	for _, line := range lines {
 		require.Contains(t, []string{"pass", "warn"}, line.(map[string]any)["result"], line)
 	}
@@ -232,8 +232,10 @@ func TestReconcile(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	m := newMount(t)
-	require.Equal(t, map[string]any{"paused": false, "max_concurrent_rotations": 16, "overdue_after": int64(604800), "history_limit": 100, "external_url": nil,
-		"channels": []string{}, "contacts": []string{}, "escalate_after": int64(3600), "notify_before": int64(0), "unauthenticated_metrics": false, "access_rate_threshold": 1000},
+	require.Equal(t, map[string]any{
+		"paused": false, "max_concurrent_rotations": 16, "overdue_after": int64(604800), "history_limit": 100, "external_url": nil,
+		"channels": []string{}, "contacts": []string{}, "escalate_after": int64(3600), "notify_before": int64(0), "unauthenticated_metrics": false, "access_rate_threshold": 1000,
+	},
 		m.must(read, "config", nil).Data)
 	m.must(update, "config", map[string]any{"overdue_after": "2d", "paused": "true"})
 	got := m.must(read, "config", nil).Data

@@ -34,6 +34,10 @@ func (e *Engine) work(ctx context.Context, name string) {
 		e.workOnRoots(ctx, connection)
 		return
 	}
+	if incident, ok := strings.CutPrefix(name, ofIncidents); ok {
+		e.workOnIncident(ctx, incident)
+		return
+	}
 	ctx = withRun(ctx)
 	for range maxActs {
 		next, err := e.workOnce(ctx, name)

@@ -10,7 +10,6 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
-	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
 
 // remindEvery is how often people are told again of what is still wrong.

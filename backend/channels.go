@@ -121,10 +121,9 @@ func (e *Engine) WriteChannel(ctx context.Context, w Write) (warnings []string, 
 	if err := kind.Check(channelOf(doc)); err != nil {
 		return nil, err
 	}
+	// Also after an error: the Put may have gone through, only its answer was lost.
+	defer e.forgetChannels()
 	if err := e.store.PutChannel(ctx, doc); err != nil {
-		return nil, err
-	}
-	if err := e.loadChannels(ctx); err != nil {
 		return nil, err
 	}
 	e.hurry(w.Name)
@@ -231,12 +230,13 @@ func (e *Engine) DeleteChannel(ctx context.Context, name string) error {
 	if len(users) > 0 {
 		return fault.New(fault.Conflict, "channel %q is named by the channels of %s: take it out there first", name, joinFirst(users, maxNamed))
 	}
+	defer e.forgetChannels()
 	if err := e.store.DeleteChannel(ctx, name); err != nil {
 		return err
 	}
 	e.outbox.drop(name)
 	e.index.forget(channelLock(name))
-	return e.loadChannels(ctx)
+	return nil
 }
 
 // toldThrough names the roles that name a channel.
@@ -296,30 +296,49 @@ func (e *Engine) sendOnce(ctx context.Context, kind notify.Kind, doc *store.Chan
 	return kind.Send(ctx, channelOf(doc), m)
 }
 
-// loadChannels reads all channels anew: who is told is asked for every event.
-func (e *Engine) loadChannels(ctx context.Context) error {
+// allChannels are kept in memory: who is told is asked for every event.
+func (e *Engine) allChannels(ctx context.Context) ([]*store.Channel, error) {
+	if known := e.channels.Load(); known != nil {
+		return *known, nil
+	}
+	since := e.channelEpoch.Load()
 	names, err := e.store.Channels(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	all := make([]*store.Channel, 0, len(names))
 	for _, name := range names {
 		doc, err := e.store.Channel(ctx, name)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if doc != nil {
 			doc.Secrets = nil // read when they are needed
 			all = append(all, doc)
 		}
 	}
-	e.channels.Store(&all)
-	return nil
+	if e.channelEpoch.Load() == since {
+		e.channels.Store(&all)
+	}
+	if e.channelEpoch.Load() != since { // one changed while they were read
+		e.channels.Store(nil)
+	}
+	return all, nil
+}
+
+// forgetChannels lets them be read anew: one changed.
+func (e *Engine) forgetChannels() {
+	e.channelEpoch.Add(1)
+	e.channels.Store(nil)
 }
 
 // listening returns the channels that are to be told an event of a role, or, where role is
 // nil, of the mount.
-func (e *Engine) listening(role *store.Role, ev rotation.Event) (names []string) {
+func (e *Engine) listening(ctx context.Context, role *store.Role, ev rotation.Event) (names []string, err error) {
+	all, err := e.allChannels(ctx)
+	if err != nil {
+		return nil, err
+	}
 	config, kind := e.config.Load(), eventKind(ev.Type)
 	chosen := config.Channels
 	if role != nil && len(role.Policy.Channels) > 0 {
@@ -329,7 +348,7 @@ func (e *Engine) listening(role *store.Role, ev rotation.Event) (names []string)
 	if role != nil {
 		name = role.Name
 	}
-	for _, c := range *e.channels.Load() {
+	for _, c := range all {
 		switch {
 		case ev.Channel != "":
 			if ev.Channel != c.Name {
@@ -344,7 +363,7 @@ func (e *Engine) listening(role *store.Role, ev rotation.Event) (names []string)
 		}
 		names = append(names, c.Name)
 	}
-	return names
+	return names, nil
 }
 
 // line are the contacts who were told of an alarm, or are to be told first: how it goes on
@@ -391,15 +410,19 @@ func (e *Engine) checkChannels(ctx context.Context, field string, names []string
 }
 
 // channelLine tells whether anybody would hear of it should a rotation of the role fail.
-func (e *Engine) channelLine(role *store.Role) rotator.Line {
-	told, failing := e.listening(role, rotation.Event{Type: "rotation.failed"}), e.outbox.failing()
+func (e *Engine) channelLine(ctx context.Context, role *store.Role) (rotator.Line, error) {
+	told, err := e.listening(ctx, role, rotation.Event{Type: "rotation.failed"})
+	if err != nil {
+		return rotator.Line{}, err
+	}
+	failing := e.outbox.failing()
 	silent := slices.DeleteFunc(slices.Clone(told), func(name string) bool { return !slices.Contains(failing, name) })
 	switch {
 	case len(told) == 0:
-		return rotator.Line{Check: checkChannels, Result: rotator.Warn, Detail: "no channel is told should the rotation fail: write channels/:name"}
+		return rotator.Line{Check: checkChannels, Result: rotator.Warn, Detail: "no channel is told should the rotation fail: write channels/:name"}, nil
 	case len(silent) > 0:
-		return rotator.Line{Check: checkChannels, Result: rotator.Warn, Detail: "do not take messages: " + joinFirst(silent, maxNamed)}
+		return rotator.Line{Check: checkChannels, Result: rotator.Warn, Detail: "do not take messages: " + joinFirst(silent, maxNamed)}, nil
 	default:
-		return rotator.Line{Check: checkChannels, Result: rotator.Pass, Detail: "told should the rotation fail: " + joinFirst(told, maxNamed)}
+		return rotator.Line{Check: checkChannels, Result: rotator.Pass, Detail: "told should the rotation fail: " + joinFirst(told, maxNamed)}, nil
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/notify"
@@ -122,6 +123,9 @@ func (e *Engine) send(ctx context.Context, doc *store.Channel, batch []outbox.En
 	if err := e.recovered(ctx, doc.Name, q); err != nil {
 		return err
 	}
+	if err := e.recordTold(ctx, doc.Name, q, store.ToldDelivered, ""); err != nil {
+		return err
+	}
 	return e.done(ctx, doc.Name, key)
 }
 
@@ -184,7 +188,13 @@ func (e *Engine) sendFailed(ctx context.Context, channel, key string, q *store.Q
 			d.Failures = failingAfter - 1 // the next one may fare better
 		}
 	})
-	if err != nil || !refused {
+	if err != nil {
+		return err
+	}
+	if !refused {
+		return e.recordTold(ctx, channel, q, store.ToldWaiting, why.Reason)
+	}
+	if err := e.recordTold(ctx, channel, q, store.ToldRefused, why.Reason); err != nil {
 		return err
 	}
 	return e.done(ctx, channel, key)
@@ -220,6 +230,9 @@ func (e *Engine) giveUp(ctx context.Context, channel, key, reason string) error 
 	if q != nil {
 		now := e.clock.Now()
 		if err := e.changeFares(ctx, channel, func(d *store.Deliveries) { lose(d, q, reason, now) }); err != nil {
+			return err
+		}
+		if err := e.recordTold(ctx, channel, q, store.ToldExpired, reason); err != nil {
 			return err
 		}
 		e.logger.Error("a message was not delivered", "channel", channel, "event", q.Event.Type, "role", q.Role, "reason", reason)
@@ -261,12 +274,12 @@ func (e *Engine) message(ctx context.Context, channel string, q *store.Queued) (
 // messageID follows from the event, and from those that go with it: it stays the same
 // however often the message is sent.
 func messageID(source string, q *store.Queued) string {
-	h := sha256.New()
-	fmt.Fprintf(h, "%s\x00%s\x00%s", source, q.Role, q.Event.ID)
+	of := []string{source, q.Role, q.Event.ID}
 	for _, other := range q.Others {
-		fmt.Fprintf(h, "\x00%s", other.Key)
+		of = append(of, other.Key)
 	}
-	return fmt.Sprintf("evt_%x", h.Sum(nil)[:16])
+	sum := sha256.Sum256([]byte(strings.Join(of, "\x00")))
+	return fmt.Sprintf("evt_%x", sum[:16])
 }
 
 // source names this mount in messages, as a URI reference.

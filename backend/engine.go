@@ -63,9 +63,10 @@ type Engine struct {
 	steps     []Step
 	sink      EventSink
 	// channelKinds are the types of channel, channels all that are stored, without their
-	// secrets.
+	// secrets; nil while they are not read.
 	channelKinds []notify.Kind
 	channels     atomic.Pointer[[]*store.Channel]
+	channelEpoch atomic.Uint64
 	outbox       queues
 	couriers     *workers
 	config       atomic.Pointer[store.Config]
@@ -130,7 +131,6 @@ func New(o Options) *Engine {
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.workers = newWorkers(e.ctx, func() int { return e.config.Load().MaxConcurrentRotations }, e.work)
 	e.couriers = newWorkers(e.ctx, func() int { return maxCouriers }, e.deliver)
-	e.channels.Store(&[]*store.Channel{})
 	e.reencryptions = newReencryptions(e)
 	e.connections = newConnections(e)
 	e.access = newAccessKeeper()
@@ -165,9 +165,6 @@ func (e *Engine) Start(ctx context.Context) error {
 		}
 	}
 	e.config.Store(&config)
-	if err := e.loadChannels(ctx); err != nil {
-		return err
-	}
 	e.beat()
 	e.loop.Go(e.watch)
 	e.loop.Go(e.keepAccess)
@@ -265,9 +262,7 @@ func (e *Engine) Invalidate(key string) {
 		e.cache.dropAll()
 	}
 	if store.IsChannel(key) {
-		if err := e.loadChannels(e.ctx); err != nil {
-			e.logger.Error("could not read the channels", "error", err)
-		}
+		e.forgetChannels()
 	}
 	if key == store.ConfigKey {
 		if config, err := e.store.Config(e.ctx); err == nil {

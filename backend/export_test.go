@@ -4,14 +4,8 @@ import (
 	"context"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/access"
-	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
-
-// TakeIncidentEvents is what the outbox does.
-func (e *Engine) TakeIncidentEvents(ctx context.Context, id string, told func(rotation.Event) error) error {
-	return e.takeIncidentEvents(ctx, id, told)
-}
 
 // SetLedger sets who had read what.
 func (e *Engine) SetLedger(ledger func(ctx context.Context, role string, version int) ([]store.IncidentReader, error)) {

@@ -18,6 +18,7 @@ const (
 	eventContained    = "incident.contained"
 	eventAcknowledged = "incident.acknowledged"
 	eventClosed       = "incident.closed"
+	eventEscalated    = "incident.escalated"
 )
 
 func emitDeclared(h *store.IncidentHeader) {

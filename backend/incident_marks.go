@@ -94,11 +94,7 @@ func (e *Engine) putMarks(ctx context.Context, id string, batch map[string]store
 	if header.ContainedTime.IsZero() && allContained(header) {
 		contain(header, e.clock.Now())
 	}
-	if err := e.store.PutIncidentHeader(ctx, header); err != nil {
-		return err
-	}
-	e.openIncidents.note(header)
-	return nil
+	return e.putIncident(ctx, header)
 }
 
 // contain notes that every leaked version is proven dead. One that was closed before

@@ -59,7 +59,7 @@ func (e *Engine) changeIncident(ctx context.Context, id string, change func(*sto
 		}
 		return err
 	}
-	return e.store.PutIncidentHeader(ctx, h)
+	return e.putIncident(ctx, h)
 }
 
 // WriteIncident adds to the record of an emergency. A closed one takes notes only.

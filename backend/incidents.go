@@ -29,12 +29,10 @@ func (e *Engine) openIncident(ctx context.Context, r EmergencyRequest, roles ...
 		header.Marks[name] = store.IncidentMark{}
 	}
 	emitDeclared(header)
-	if err := e.store.PutIncidentHeader(ctx, header); err != nil {
-		e.forgetAll() // it may have gone through: a rebuild finds it
+	if err := e.putIncident(ctx, header); err != nil {
 		return nil, err
 	}
 	e.undeclared.add(header)
-	e.openIncidents.note(header)
 	return header, nil
 }
 

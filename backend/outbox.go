@@ -80,7 +80,11 @@ func (e *Engine) tell(ctx context.Context, role *store.Role, ev rotation.Event) 
 		name = role.Name
 	}
 	key, now := store.OutboxKey(ev.Time, name, ev.ID), e.clock.Now()
-	for _, channel := range e.listening(role, ev) {
+	channels, err := e.listening(ctx, role, ev)
+	if err != nil {
+		return false, err
+	}
+	for _, channel := range channels {
 		q := &store.Queued{Role: name, Event: ev, QueuedTime: now}
 		if err := e.store.PutQueued(ctx, channel, key, q); err != nil {
 			return stored, err
@@ -161,7 +165,7 @@ func (e *Engine) readOutbox(ctx context.Context, channel string) error {
 		if fares != nil {
 			c.fares = *fares
 		}
-		if head, any := c.Oldest(); any {
+		if head, waits := c.Oldest(); waits {
 			c.Fix(head.Key)
 		}
 		c.read = true
@@ -197,10 +201,11 @@ func (e *Engine) readQueued(ctx context.Context, channel string, keys []string) 
 // scheduleChannels lets couriers look after all channels: after a start, what waits in
 // storage is known to nobody.
 func (e *Engine) scheduleChannels(ctx context.Context) error {
-	if err := e.loadChannels(ctx); err != nil {
+	all, err := e.allChannels(ctx)
+	if err != nil {
 		return err
 	}
-	for _, c := range *e.channels.Load() {
+	for _, c := range all {
 		e.index.found(channelLock(c.Name), e.clock.Now())
 	}
 	return nil

@@ -49,8 +49,12 @@ func (e *Engine) Preflight(ctx context.Context, name string) ([]rotator.Line, er
 	if err != nil {
 		return nil, err
 	}
+	channels, err := e.channelLine(ctx, s.role)
+	if err != nil {
+		return nil, err
+	}
 	lines = append(lines, current, e.earlierLine(ctx, s), e.rollbackLine(s))
-	return append(lines, e.channelLine(s.role), window, s.inFlightLine()), nil
+	return append(lines, channels, window, s.inFlightLine()), nil
 }
 
 func (e *Engine) boundedKindLines(ctx context.Context, s *subject) ([]rotator.Line, error) {

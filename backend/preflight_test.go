@@ -24,7 +24,7 @@ func (r *rig) preflight() map[string]rotator.Line {
 		out[line.Check] = line
 		order = append(order, line.Check)
 	}
-	require.Equal(r.t, []string{"target", "current version", "earlier version", "rollback plan", "window", "nothing in flight"}, order)
+	require.Equal(r.t, []string{"target", "current version", "earlier version", "rollback plan", "channels", "window", "nothing in flight"}, order)
 	return out
 }
 
@@ -42,6 +42,7 @@ func TestPreflightOfARoleThatIsWell(t *testing.T) {
 	r.line("current version", rotator.Pass, "version 1 (")
 	r.line("earlier version", rotator.Warn, "there is no version before 1")
 	r.line("rollback plan", rotator.Pass, "stays valid for 5m0s; rollback would verify it")
+	r.line("channels", rotator.Warn, "no channel is told should the rotation fail")
 	r.line("window", rotator.Pass, "there is no window; the next rotation is due at ")
 	r.line("nothing in flight", rotator.Pass, "no rotation is in flight")
 }

@@ -2,6 +2,7 @@ package backend_test
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -20,6 +21,21 @@ type rig struct {
 	*enginetest.Play
 	t     *testing.T
 	world *rotatortest.World
+	// published are the events that Vault's event system would see.
+	published *published
+}
+
+// published keeps all events, each once.
+type published struct {
+	enginetest.Shared[[]rotation.Event]
+}
+
+// Deliver implements backend.EventSink.
+func (p *published) Deliver(_ context.Context, _ string, e rotation.Event) error {
+	if !slices.ContainsFunc(p.Get(), func(known rotation.Event) bool { return known.ID == e.ID }) {
+		p.Set(append(p.Get(), e))
+	}
+	return nil
 }
 
 type enginetestStage = enginetest.Stage
@@ -33,10 +49,12 @@ func newRig(t *testing.T, change ...func(*enginetest.Stage)) *rig {
 	t.Helper()
 	kind := rotatortest.NewMemory()
 	stage := memoryStage(kind)
+	seen := &published{}
+	stage.Sink = seen
 	for _, c := range change {
 		c(stage)
 	}
-	r := &rig{Play: enginetest.NewPlay(stage, enginetest.NewFaults(enginetest.None, 0)), t: t, world: kind.World}
+	r := &rig{Play: enginetest.NewPlay(stage, enginetest.NewFaults(enginetest.None, 0)), t: t, world: kind.World, published: seen}
 	t.Cleanup(func() {
 		r.Close()
 		require.Empty(t, r.Violations())

@@ -114,6 +114,7 @@ func (e *Engine) resumeIncidents(ctx context.Context) error {
 			continue
 		}
 		e.openIncidents.note(header)
+		e.takeUpIncident(header)
 		if header.Status != store.IncidentContained { // one may be closed before all is done
 			e.undeclared.add(header)
 		}

@@ -89,7 +89,10 @@ func TestChannelsAreTold(t *testing.T) {
 	assert.Empty(t, n.pagerduty.Alerts(), "a success pages nobody")
 
 	n.superuser("ALTER TABLE orders RENAME TO orders_away")
-	await(t, patience, "an empty outbox", func() (bool, any) { a := n.get("channels/siem"); return a.fields()["waiting"] == json.Number("0"), a.Text })
+	await(t, patience, "an empty outbox", func() (bool, any) {
+		a := n.get("channels/siem")
+		return a.fields()["waiting"] == json.Number("0"), a.Text
+	})
 	n.webhook.LoseAnswer(1)
 	assert.Equal(t, http.StatusBadRequest, n.call(t.Context(), "PUT", "rotate/"+n.role, nil).Status)
 	failed := n.awaitEvent("rotation.failed")

@@ -654,7 +654,7 @@ func (p *Play) checkIncidents() {
 	}
 }
 
-// checkTold looks whether what happened to an incident is to be told, each thing once.
+// checkTold looks whether what happened to an incident was told.
 func (p *Play) checkTold(i *store.Incident) {
 	want := []string{i.ID + "/emergency.declared", i.ID + "/incident.contained"}
 	if i.Status == store.IncidentClosed {
@@ -663,14 +663,13 @@ func (p *Play) checkTold(i *store.Incident) {
 			p.violate("incident %s has %d notes for one", i.ID, len(i.Notes))
 		}
 	}
-	var have []string
-	for _, e := range i.Events {
-		have = append(have, e.ID)
+	for _, id := range want {
+		if !strings.Contains(p.Log(), " id="+id) {
+			p.violate("%s was not told", id)
+		}
 	}
-	slices.Sort(want)
-	slices.Sort(have)
-	if !slices.Equal(want, have) {
-		p.violate("incident %s is to tell %v, and should %v", i.ID, have, want)
+	if len(i.Events) > 0 {
+		p.violate("incident %s has %d events to tell still", i.ID, len(i.Events))
 	}
 }
 

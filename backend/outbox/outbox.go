@@ -88,8 +88,8 @@ func (q *Queue) Oldest() (Entry, bool) {
 
 // Next is when the next message may go; zero where nothing waits.
 func (q *Queue) Next() time.Time {
-	head, any := q.Oldest()
-	if !any {
+	head, waits := q.Oldest()
+	if !waits {
 		return time.Time{}
 	}
 	at := head.QueuedTime
@@ -120,8 +120,8 @@ func (q *Queue) Sent(now time.Time) {
 // roles. An entry that some other of its own role stands in front of waits for that one, so
 // that each role's events are told in order.
 func (q *Queue) Together() []Entry {
-	head, any := q.Oldest()
-	if !any {
+	head, waits := q.Oldest()
+	if !waits {
 		return nil
 	}
 	batch := []Entry{head}

@@ -47,6 +47,9 @@ type IncidentHeader struct {
 	Closing *IncidentClosing `json:"closing,omitempty"`
 	// SeverityChanges counts them.
 	SeverityChanges int `json:"severity_changes,omitempty"`
+	// Contacts are how many in line were told, and PassedTime when the last was.
+	Contacts   int       `json:"contacts,omitempty"`
+	PassedTime time.Time `json:"passed_time,omitzero"`
 	// Events are stored with what they tell of, and are not handed to the outbox yet.
 	Events []rotation.Event `json:"events,omitempty"`
 	// Marks names every role of the incident; it is complete before the first role is

@@ -1,0 +1,128 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
+)
+
+// ofIncidents begins the name under which an incident has its place in the index and among
+// the workers; no role may have a space in its name.
+const ofIncidents = "incident "
+
+// putIncident stores a header, and lets a worker tell what it has to tell. The caller holds
+// the incident's lock, or is the one who makes it.
+func (e *Engine) putIncident(ctx context.Context, h *store.IncidentHeader) error {
+	err := e.store.PutIncidentHeader(ctx, h)
+	if err != nil { // it may have gone through: a rebuild finds it
+		e.forgetAll()
+		return err
+	}
+	e.openIncidents.note(h)
+	if len(h.Events) > 0 && e.mayAct() {
+		e.workers.add(forOne, incidentLock(h.ID))
+	}
+	return nil
+}
+
+// workOnIncident tells what there is to tell of an incident, and whom nobody answers for.
+func (e *Engine) workOnIncident(ctx context.Context, id string) {
+	if !e.mayAct() {
+		e.index.forget(incidentLock(id)) // a rebuild finds it again
+		return
+	}
+	next, err := e.tellOfIncident(ctx, id)
+	if err != nil {
+		if ctx.Err() != nil {
+			return // runs again at once, or goes on in the next process
+		}
+		e.logger.Error("could not tell of an incident; trying again", "incident_id", id, "error", err)
+		next = e.clock.Now().Add(time.Minute)
+	}
+	e.index.set(incidentLock(id), next)
+	e.nudge()
+}
+
+func (e *Engine) tellOfIncident(ctx context.Context, id string) (next time.Time, err error) {
+	if next, err = e.passIncidentOn(ctx, id); err != nil {
+		return next, err
+	}
+	return next, e.takeIncidentEvents(ctx, id, func(ev rotation.Event) error {
+		_, err := e.tell(ctx, nil, ev)
+		return err
+	})
+}
+
+// passIncidentOn tells the next contact in line of a leak that lives and that nobody
+// acknowledged, and returns when the one after is to be told.
+func (e *Engine) passIncidentOn(ctx context.Context, id string) (next time.Time, err error) {
+	config := e.config.Load()
+	err = e.changeIncident(ctx, id, func(h *store.IncidentHeader) error {
+		now := e.clock.Now()
+		told := max(h.Contacts, 1)
+		if h.Status != store.IncidentOpen || h.Acknowledged != nil || config.EscalateAfter == 0 || told >= len(config.Contacts) {
+			return errNoChange
+		}
+		next = later(h.OpenedTime, h.PassedTime).Add(config.EscalateAfter.Std())
+		if now.Before(next) {
+			return errNoChange
+		}
+		next = now.Add(config.EscalateAfter.Std())
+		ev := incidentEvent(h, eventEscalated, now, map[string]string{"reason": h.Reason, "unacknowledged_since": h.OpenedTime.UTC().Format(time.RFC3339)})
+		ev.ID, ev.Channel = fmt.Sprintf("%s/%d", ev.ID, told), config.Contacts[told]
+		h.Contacts, h.PassedTime = told+1, now
+		h.Emit(ev)
+		return nil
+	})
+	return next, err
+}
+
+// takeUpIncident lets a worker look after what a header has to tell still.
+func (e *Engine) takeUpIncident(h *store.IncidentHeader) {
+	if len(h.Events) > 0 || h.Status == store.IncidentOpen && h.Acknowledged == nil {
+		e.index.found(incidentLock(h.ID), e.clock.Now())
+	}
+}
+
+// recordTold writes into an incident's record what became of a message. Only the channel's
+// courier calls it.
+func (e *Engine) recordTold(ctx context.Context, channel string, q *store.Queued, status, detail string) error {
+	id := q.Event.Data["incident_id"]
+	if id == "" {
+		return nil
+	}
+	all, err := e.store.IncidentTold(ctx, id)
+	if err != nil {
+		return err
+	}
+	doc := store.IncidentTold{Channel: channel}
+	if i := slices.IndexFunc(all, func(t store.IncidentTold) bool { return t.Channel == channel }); i >= 0 {
+		doc = all[i]
+	}
+	noteTold(&doc, q, status, detail, e.clock.Now())
+	return e.store.PutIncidentTold(ctx, id, &doc)
+}
+
+func noteTold(doc *store.IncidentTold, q *store.Queued, status, detail string, now time.Time) {
+	i := slices.IndexFunc(doc.Events, func(t store.ToldEvent) bool { return t.ID == q.Event.ID })
+	if i < 0 {
+		i = len(doc.Events)
+		doc.Events = append(doc.Events, store.ToldEvent{ID: q.Event.ID, Type: q.Event.Type, Role: strings.Join(rolesOf(q), ", ")})
+	}
+	told := &doc.Events[i]
+	if told.Status != status {
+		switch status {
+		case store.ToldDelivered:
+			doc.Delivered++
+		case store.ToldExpired, store.ToldRefused:
+			doc.Undelivered++
+		}
+	}
+	told.Status, told.Detail, told.Time, doc.Last = status, detail, now, now
+	told.Attempts++
+}

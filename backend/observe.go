@@ -65,19 +65,22 @@ func (s *subject) facts() facts {
 
 // Metrics is what there is to tell at this moment. But for a rebuild it asks no storage. Who
 // uses versions that are about to end is asked in the background, and told the next time.
-func (e *Engine) Metrics(ctx context.Context) (*metrics.Snapshot, error) {
+func (e *Engine) Metrics(ctx context.Context) (out *metrics.Snapshot, err error) {
 	if !e.summaries.ready() {
 		if err := e.rebuild(ctx); err != nil {
 			return nil, err
 		}
 	}
 	now, config := e.clock.Now(), e.config.Load()
-	out := &metrics.Snapshot{
+	out = &metrics.Snapshot{
 		Paused: config.Paused, States: make(map[string]int, len(RoleStates)), Deleted: e.summaries.countEnding(),
 		Incidents: e.openIncidents.count(), Endings: e.tally.all(),
 	}
 	for _, state := range RoleStates {
 		out.States[string(state)] = 0
+	}
+	if out.Channels, err = e.channelMetrics(ctx); err != nil {
+		return nil, err
 	}
 	roles := e.summaries.all()
 	for i := range roles {
@@ -93,6 +96,22 @@ func (e *Engine) Metrics(ctx context.Context) (*metrics.Snapshot, error) {
 	out.Roles = make([]metrics.Role, len(roles))
 	for i := range roles {
 		out.Roles[i] = e.metricsOf(&roles[i], now, config.OverdueAfter.Std())
+	}
+	return out, nil
+}
+
+// channelMetrics tells what waits for each channel.
+func (e *Engine) channelMetrics(ctx context.Context) ([]metrics.Channel, error) {
+	all, err := e.allChannels(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]metrics.Channel, len(all))
+	for i, doc := range all {
+		e.outbox.with(doc.Name, func(c *channelQueue) {
+			head, _ := c.Oldest()
+			out[i] = metrics.Channel{Name: doc.Name, Depth: c.Len(), OldestTime: head.QueuedTime, Failing: c.fares.Told}
+		})
 	}
 	return out, nil
 }

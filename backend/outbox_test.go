@@ -208,6 +208,13 @@ func TestADeadChannelIsToldElsewhereAndBlocksNothing(t *testing.T) {
 	page, err := r.Engine().Status(context.Background(), backend.StatusQuery{Limit: 1})
 	require.NoError(t, err)
 	require.Contains(t, strings.Join(page.Warnings, "; "), "channels that do not take messages: ops")
+	metrics, err := r.Engine().Metrics(context.Background())
+	require.NoError(t, err)
+	require.Len(t, metrics.Channels, 2)
+	require.Equal(t, "ops", metrics.Channels[1].Name)
+	require.True(t, metrics.Channels[1].Failing)
+	require.Equal(t, view.Waiting, metrics.Channels[1].Depth)
+	require.False(t, metrics.Channels[1].OldestTime.IsZero())
 
 	r.channel.Fail("ops", nil)
 	r.waitUntil("it is told", time.Hour, func() bool { return slices.Contains(r.events("ops"), "rotation.succeeded") && r.waiting("ops") == 0 })

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/fakeapi"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/fakechannels"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/vaulttest"
 )
@@ -53,13 +54,15 @@ path "rotation/decrypt/cards" {
 }
 `
 
-// A stage is the two servers, the stand-ins of providers, and the folder in which the commands run.
+// A stage is the two servers, the stand-ins of providers and of Slack, and the folder in which the commands run.
 type stage struct {
 	postgres *pgtest.Server
 	vault    *vaulttest.Server
 	openai   *fakeapi.OpenAI
 	stripe   *fakeapi.Stripe
+	slack    *fakechannels.Slack // nil until people are told
 	dir      string
+	leak     string // id of the incident of the leaked password
 
 	cardsPassword string // of the application that keeps cards, in the database
 }
@@ -169,6 +172,9 @@ func (s *stage) strike() error {
 	if s.openai != nil {
 		s.openai.Close()
 		s.stripe.Close()
+	}
+	if s.slack != nil {
+		s.slack.Close()
 	}
 	if s.postgres != nil {
 		errs = append(errs, s.postgres.Stop())

@@ -70,7 +70,7 @@ masked in this text only.) Its policy lets it read this one path and nothing els
 		return followCards(ctx, say, s, cards)
 	}
 	for _, part := range []func(context.Context, *narrator, *stage, *application) error{
-		rotate, emergency, rollback, tokens, keys, follow, look,
+		rotate, emergency, rollback, tokens, keys, follow, tellPeople, look,
 	} {
 		if err := part(ctx, say, s, app); err != nil {
 			return err
@@ -138,11 +138,10 @@ never be rolled back to. What was done is kept in an incident.
 	}
 	say.text(`The application held the leaked password: it was refused %d time(s), read again and went on.
 `, after.refused-before.refused)
-	incident, err := s.incident(ctx, "database")
-	if err != nil {
+	if s.leak, err = s.incident(ctx, "database"); err != nil {
 		return err
 	}
-	_, err = say.vault(ctx, "read", "-format=json", "-field=roles", "rotation/incidents/"+incident)
+	_, err = say.vault(ctx, "read", "-format=json", "-field=roles", "rotation/incidents/"+s.leak)
 	return err
 }
 

@@ -44,7 +44,7 @@ const (
 var EventKinds = []EventKind{
 	{Name: "access_rate.exceeded", Severity: notify.Warning, Help: "A secret is read more often than access_rate_threshold allows.", says: "%s is read {rate} times a minute, more than {threshold}: check for compromise; most of all by {readers}", alarm: ofAccess},
 	{Name: "action.required", Severity: notify.Warning, Help: "A person has to do something before the role can go on.", says: "%s needs a person: {reason}", cause: "reason", alarm: ofRole},
-	{Name: rotation.AlarmEscalated, Severity: notify.Critical, Help: "Nobody acknowledged an alarm within escalate_after: the next contact is told.", says: "nobody acknowledged since {unacknowledged_since} that %s is {state}: {reason}", alarm: ofRole},
+	{Name: rotation.AlarmEscalated, Severity: notify.Critical, Help: "Nobody acknowledged an alarm within escalate_after: the next contact is told.", says: "nobody acknowledged since {unacknowledged_since} that %s is {state}: {reason}", alarm: ofRole, cause: "state", many: "nobody acknowledged that these are {state}: %s"},
 	{Name: "channel.failing", Severity: notify.Error, Help: "A channel does not take messages.", says: "channel {channel} does not take messages: {reason}", alarm: ofAChannel},
 	{Name: "channel.recovered", Severity: notify.Info, Help: "A channel takes messages again.", says: "channel {channel} takes messages again; {lost} were not delivered", alarm: ofAChannel, closes: true},
 	{Name: "emergency.declared", Severity: notify.Critical, Help: "Somebody declared that a secret leaked.", says: "emergency ({severity}): {reason}", alarm: ofIncident},
@@ -84,6 +84,16 @@ func eventKind(name string) EventKind {
 	return EventKinds[i]
 }
 
+// kindOf returns the kind of an event as it happened: what fails while a role is made is
+// told to whoever makes it, and no alarm of a role that is not.
+func kindOf(ev rotation.Event) EventKind {
+	kind := eventKind(ev.Type)
+	if t := rotation.Trigger(ev.Data["trigger"]); kind.alarm == ofRole && (t == rotation.Initial || t == rotation.Import) {
+		kind.alarm = ""
+	}
+	return kind
+}
+
 // summary is the sentence of an event.
 func (k EventKind) summary(roles []string, data map[string]string) string {
 	pairs := []string{"%s", namesOf(roles)}
@@ -113,7 +123,7 @@ func namesOf(roles []string) string {
 // same is the key by which events of several roles are told in one message; "" where an
 // event is told alone.
 func (k EventKind) same(ev rotation.Event) string {
-	if k.cause == "" || ev.Channel != "" {
+	if k.cause == "" {
 		return ""
 	}
 	return k.Name + " " + ev.Data[k.cause]

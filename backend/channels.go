@@ -126,7 +126,7 @@ func (e *Engine) WriteChannel(ctx context.Context, w Write) (warnings []string, 
 	if err := e.store.PutChannel(ctx, doc); err != nil {
 		return nil, err
 	}
-	e.hurry(w.Name)
+	e.tryNow(w.Name)
 	return e.matchesNone(ctx, doc), nil
 }
 
@@ -234,9 +234,14 @@ func (e *Engine) DeleteChannel(ctx context.Context, name string) error {
 	if err := e.store.DeleteChannel(ctx, name); err != nil {
 		return err
 	}
+	fares := e.outbox.fares(name)
 	e.outbox.drop(name)
 	e.index.forget(channelLock(name))
-	return nil
+	if fares.Told { // else the others would believe for ever that it fails
+		e.forgetChannels()
+		err = e.tell(ctx, nil, channelEvent("channel.recovered", name, fares.FailingSince, e.clock.Now(), map[string]string{"lost": "0"}))
+	}
+	return err
 }
 
 // toldThrough names the roles that name a channel.
@@ -283,8 +288,14 @@ func (e *Engine) TestChannel(ctx context.Context, name string, by Actor) error {
 	if err != nil {
 		return fault.New(fault.Target, "channel %q did not take the message: %s", name, notify.FailureOf(err).Reason)
 	}
-	e.hurry(name)
+	e.tryNow(name)
 	return nil
+}
+
+// tryNow lets what waits for a channel be tried at once: somebody mended it.
+func (e *Engine) tryNow(channel string) {
+	e.outbox.with(channel, func(c *channelQueue) { c.tryNow = true })
+	e.hurry(channel)
 }
 
 // sendTimeout bounds one delivery.
@@ -309,8 +320,12 @@ func (e *Engine) allChannels(ctx context.Context) ([]*store.Channel, error) {
 	all := make([]*store.Channel, 0, len(names))
 	for _, name := range names {
 		doc, err := e.store.Channel(ctx, name)
-		if err != nil {
+		if isStorage(err) {
 			return nil, err
+		}
+		if err != nil { // one channel's trouble is its own
+			e.logger.Error("could not read a channel: it is told nothing", "channel", name, "error", err)
+			continue
 		}
 		if doc != nil {
 			doc.Secrets = nil // read when they are needed
@@ -339,7 +354,7 @@ func (e *Engine) listening(ctx context.Context, role *store.Role, ev rotation.Ev
 	if err != nil {
 		return nil, err
 	}
-	config, kind := e.config.Load(), eventKind(ev.Type)
+	config, kind := e.config.Load(), kindOf(ev)
 	chosen := config.Channels
 	if role != nil && len(role.Policy.Channels) > 0 {
 		chosen = role.Policy.Channels
@@ -355,9 +370,9 @@ func (e *Engine) listening(ctx context.Context, role *store.Role, ev rotation.Ev
 				continue
 			}
 		case slices.Contains(line(config, kind, ev), c.Name):
-		case len(chosen) > 0 && !slices.Contains(chosen, c.Name):
-			continue
 		case kind.closes: // whoever was told of the beginning: its courier knows
+		case len(chosen) > 0 && !slices.Contains(chosen, c.Name) && kind.alarm != ofAChannel:
+			continue
 		case !wants(c, name, ev, kind):
 			continue
 		}
@@ -369,7 +384,11 @@ func (e *Engine) listening(ctx context.Context, role *store.Role, ev rotation.Ev
 // line are the contacts who were told of an alarm, or are to be told first: how it goes on
 // and ends is told them too, whatever else they want to know.
 func line(config *store.Config, kind EventKind, ev rotation.Event) []string {
-	if kind.alarm != ofRole && kind.alarm != ofIncident {
+	switch kind.alarm {
+	case ofAChannel: // any of them may be the only one that is read
+		return slices.DeleteFunc(slices.Clone(config.Contacts), func(name string) bool { return name == ev.Data["channel"] })
+	case ofRole, ofIncident:
+	default:
 		return nil
 	}
 	told := 1

@@ -70,11 +70,13 @@ func (e *Engine) WriteConfig(ctx context.Context, w Write) (store.Config, error)
 	case config.NotifyBefore < 0:
 		return config, fault.Field("notify_before", "must not be negative")
 	}
-	if err := e.checkChannels(ctx, "channels", config.Channels); err != nil {
-		return config, err
-	}
-	if err := e.checkChannels(ctx, "contacts", config.Contacts); err != nil {
-		return config, err
+	for field, names := range map[string][]string{"channels": config.Channels, "contacts": config.Contacts} {
+		if _, given := w.Given[field]; !given {
+			continue
+		}
+		if err := e.checkChannels(ctx, field, names); err != nil {
+			return config, err
+		}
 	}
 	if config.ExternalURL, err = externalURL(config.ExternalURL); err != nil {
 		return config, err

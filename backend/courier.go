@@ -67,10 +67,16 @@ func (e *Engine) deliverOnce(ctx context.Context, channel string) (next *time.Ti
 	}
 	fares := e.outbox.fares(channel)
 	var batch []outbox.Entry
+	var surplus string
 	var at time.Time
-	waiting := 0
 	e.outbox.with(channel, func(c *channelQueue) {
-		batch, at, waiting = c.Together(), later(c.Next(), c.fares.NextTime), c.Len()
+		batch, at = c.Together(), c.Next()
+		if !c.tryNow {
+			at = later(at, c.fares.NextTime)
+		}
+		if fares.Failures > 0 { // one that takes messages takes many in one
+			surplus = c.Surplus(maxWaiting)
+		}
 	})
 	now := e.clock.Now()
 	switch {
@@ -78,8 +84,8 @@ func (e *Engine) deliverOnce(ctx context.Context, channel string) (next *time.Ti
 		return nil, e.tellOfChannel(ctx, channel, fares.Events)
 	case len(batch) == 0:
 		return &time.Time{}, nil
-	case waiting > maxWaiting:
-		return nil, e.giveUp(ctx, channel, batch[0].Key, fmt.Sprintf("more than %d messages waited", maxWaiting))
+	case surplus != "":
+		return nil, e.giveUp(ctx, channel, surplus, fmt.Sprintf("more than %d messages waited", maxWaiting))
 	case now.Sub(batch[0].QueuedTime) >= outbox.MaxAge:
 		return nil, e.giveUp(ctx, channel, batch[0].Key, fmt.Sprintf("it waited for %s", outbox.MaxAge))
 	case at.After(now):
@@ -106,7 +112,10 @@ func (e *Engine) send(ctx context.Context, doc *store.Channel, batch []outbox.En
 	if e.concernsNobody(doc, q) {
 		return e.done(ctx, doc.Name, key)
 	}
-	m, err := e.message(ctx, doc.Name, q)
+	if err := e.decideAlarms(ctx, doc.Name, key, q); err != nil {
+		return err
+	}
+	m, err := e.message(ctx, q)
 	if err != nil {
 		return err
 	}
@@ -116,14 +125,20 @@ func (e *Engine) send(ctx context.Context, doc *store.Channel, batch []outbox.En
 		return ctx.Err() // we are ending; it is told again
 	}
 	now := e.clock.Now()
-	e.outbox.with(doc.Name, func(c *channelQueue) { c.Sent(now) })
+	e.outbox.with(doc.Name, func(c *channelQueue) { c.Sent(now); c.tryNow = false })
+	told := ""
 	if sent != nil {
-		return e.sendFailed(ctx, doc.Name, key, q, notify.FailureOf(sent))
+		why := notify.FailureOf(sent)
+		if !why.Partial {
+			return e.sendFailed(ctx, doc.Name, key, q, why)
+		}
+		told = why.Reason
+		e.logger.Warn("a channel told not all of its people", "channel", doc.Name, "event", q.Event.Type, "reason", told)
 	}
 	if err := e.recovered(ctx, doc.Name, q); err != nil {
 		return err
 	}
-	if err := e.recordTold(ctx, doc.Name, q, store.ToldDelivered, ""); err != nil {
+	if err := e.recordTold(ctx, doc.Name, q, store.ToldDelivered, told); err != nil {
 		return err
 	}
 	return e.done(ctx, doc.Name, key)
@@ -177,7 +192,7 @@ func (e *Engine) sendFailed(ctx context.Context, channel, key string, q *store.Q
 		if d.FailingSince.IsZero() {
 			d.FailingSince = now
 		}
-		d.LastError = why.Reason
+		d.LastError, d.Attempted = why.Reason, key
 		d.NextTime = now.Add(outbox.Backoff(d.Failures, why.RetryAfter))
 		if !d.Told && (d.Failures >= failingAfter || why.Permanent) {
 			d.Told = true
@@ -185,7 +200,7 @@ func (e *Engine) sendFailed(ctx context.Context, channel, key string, q *store.Q
 		}
 		if refused = why.Permanent && d.Failures > failingAfter; refused {
 			lose(d, q, why.Reason, now)
-			d.Failures = failingAfter - 1 // the next one may fare better
+			d.Failures, d.NextTime = failingAfter-1, now // the next one may fare better
 		}
 	})
 	if err != nil {
@@ -202,7 +217,7 @@ func (e *Engine) sendFailed(ctx context.Context, channel, key string, q *store.Q
 
 // recovered notes that a channel takes messages again, and which alarms it knows to be over.
 func (e *Engine) recovered(ctx context.Context, channel string, q *store.Queued) error {
-	fares, kind := e.outbox.fares(channel), eventKind(q.Event.Type)
+	fares, kind := e.outbox.fares(channel), kindOf(q.Event)
 	over := kind.closes && opens(fares, kind.holders(q))
 	if fares.Failures == 0 && !fares.Told && !over {
 		return nil
@@ -210,9 +225,9 @@ func (e *Engine) recovered(ctx context.Context, channel string, q *store.Queued)
 	now := e.clock.Now()
 	return e.changeFares(ctx, channel, func(d *store.Deliveries) {
 		if d.Told {
-			d.Events = append(d.Events, channelEvent("channel.recovered", channel, d.FailingSince, now, map[string]string{"lost": fmt.Sprint(len(d.Lost))}))
+			d.Events = append(d.Events, channelEvent("channel.recovered", channel, d.FailingSince, now, map[string]string{"lost": fmt.Sprint(lostSince(d, d.FailingSince))}))
 		}
-		d.Failures, d.FailingSince, d.NextTime, d.LastError, d.Told = 0, time.Time{}, time.Time{}, "", false
+		d.Failures, d.FailingSince, d.NextTime, d.LastError, d.Told, d.Attempted = 0, time.Time{}, time.Time{}, "", false, ""
 		if over {
 			for _, holder := range kind.holders(q) {
 				delete(d.Alarms, holder)
@@ -243,7 +258,7 @@ func (e *Engine) giveUp(ctx context.Context, channel, key, reason string) error 
 // tellOfChannel hands a channel's own events to the others.
 func (e *Engine) tellOfChannel(ctx context.Context, channel string, events []rotation.Event) error {
 	for _, ev := range events {
-		if _, err := e.tell(ctx, nil, ev); err != nil {
+		if err := e.tell(ctx, nil, ev); err != nil {
 			return err
 		}
 	}
@@ -251,12 +266,12 @@ func (e *Engine) tellOfChannel(ctx context.Context, channel string, events []rot
 }
 
 // message makes what a channel is told of an event.
-func (e *Engine) message(ctx context.Context, channel string, q *store.Queued) (*notify.Message, error) {
+func (e *Engine) message(ctx context.Context, q *store.Queued) (*notify.Message, error) {
 	source, err := e.source(ctx)
 	if err != nil {
 		return nil, err
 	}
-	kind, ev := eventKind(q.Event.Type), q.Event
+	kind, ev := kindOf(q.Event), q.Event
 	roles := rolesOf(q)
 	m := &notify.Message{
 		ID: messageID(source, q), Event: ev.Type, Severity: kind.Severity, Time: ev.Time.UTC(), Source: source, Roles: roles,
@@ -268,7 +283,8 @@ func (e *Engine) message(ctx context.Context, channel string, q *store.Queued) (
 			m.Fields = append(m.Fields, notify.Field{Name: name, Value: ev.Data[name]})
 		}
 	}
-	return m, e.alarms(ctx, channel, q, m)
+	m.Alarm, m.Over = q.Alarm, q.Over
+	return m, nil
 }
 
 // messageID follows from the event, and from those that go with it: it stays the same

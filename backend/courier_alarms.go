@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/notify"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
 
@@ -43,37 +42,33 @@ func opens(d store.Deliveries, holders []string) bool {
 	return slices.ContainsFunc(holders, func(h string) bool { return d.Alarms[h] != "" })
 }
 
-// concernsNobody tells whether a message is the end of what the channel was never told of,
-// and does not ask for by its filters.
+// concernsNobody tells whether a message is the end of what the channel was never told of.
+// That of an incident is news all the same, where the channel's filters let it through.
 func (e *Engine) concernsNobody(c *store.Channel, q *store.Queued) bool {
-	kind := eventKind(q.Event.Type)
-	return kind.closes && !opens(e.outbox.fares(c.Name), kind.holders(q)) && !wants(c, q.Role, q.Event, kind)
+	kind, fares := kindOf(q.Event), e.outbox.fares(c.Name)
+	if !kind.closes || opens(fares, kind.holders(q)) || len(fares.Alarms) >= maxAlarms {
+		return false
+	}
+	return kind.alarm != ofIncident || !wants(c, q.Role, q.Event, kind)
 }
 
-// alarms sets which alarm a message raises, and which it ends. What is raised is stored
-// before it is told.
-func (e *Engine) alarms(ctx context.Context, channel string, q *store.Queued, m *notify.Message) error {
-	fares, kind := e.outbox.fares(channel), eventKind(q.Event.Type)
-	holders, key := kind.holders(q), kind.alarmKey(q.Role, q.Event.Data)
-	switch {
-	case kind.closes:
-		m.Over = ended(holders, "", fares.Alarms)
-		if len(m.Over) == 0 && len(holders) == 1 && !opens(fares, holders) {
-			m.Over = []string{key}
+// maxAlarms bounds what is kept of a channel in one document. Beyond it each alarm is of one
+// message alone.
+const maxAlarms = 5000
+
+// decideAlarms says which alarm a message raises, and which it ends, and stores that before
+// it is sent: it stays so when the message is sent again.
+func (e *Engine) decideAlarms(ctx context.Context, channel, key string, q *store.Queued) error {
+	fares, kind := e.outbox.fares(channel), kindOf(q.Event)
+	holders := kind.holders(q)
+	if kind.alarm != "" && q.Alarm == "" && len(q.Over) == 0 {
+		q.Alarm, q.Over = alarmsOf(kind, q, holders, fares.Alarms)
+		if err := e.store.PutQueued(ctx, channel, key, q); err != nil {
+			return err
 		}
-		return nil
-	case len(holders) == 0: // no alarm, or one that nothing ends
-		m.Alarm = key
-		return nil
-	case fares.Alarms[holders[0]] != "":
-		m.Alarm = fares.Alarms[holders[0]]
-	case len(holders) > 1:
-		m.Alarm = fmt.Sprintf("cause/%x", sha256.Sum256([]byte(kind.same(q.Event))))[:40]
-	default:
-		m.Alarm = key
 	}
-	m.Over = ended(holders, m.Alarm, fares.Alarms)
-	if !slices.ContainsFunc(holders, func(h string) bool { return fares.Alarms[h] != m.Alarm }) {
+	unknown := func(h string) bool { return fares.Alarms[h] != q.Alarm }
+	if kind.closes || q.Alarm == "" || len(fares.Alarms) >= maxAlarms || !slices.ContainsFunc(holders, unknown) {
 		return nil
 	}
 	return e.changeFares(ctx, channel, func(d *store.Deliveries) {
@@ -81,9 +76,31 @@ func (e *Engine) alarms(ctx context.Context, channel string, q *store.Queued, m 
 			d.Alarms = map[string]string{}
 		}
 		for _, holder := range holders {
-			d.Alarms[holder] = m.Alarm
+			d.Alarms[holder] = q.Alarm
 		}
 	})
+}
+
+// alarmsOf says which alarm a message raises, and which it ends, given those that are open.
+func alarmsOf(kind EventKind, q *store.Queued, holders []string, open map[string]string) (alarm string, over []string) {
+	key := kind.alarmKey(q.Role, q.Event.Data)
+	switch {
+	case kind.closes:
+		over = ended(holders, "", open)
+		if len(over) == 0 && len(holders) == 1 && open[holders[0]] == "" {
+			over = []string{key}
+		}
+		return "", over
+	case len(holders) == 0:
+		return key, nil
+	case open[holders[0]] != "":
+		alarm = open[holders[0]]
+	case len(holders) > 1:
+		alarm = fmt.Sprintf("cause/%x", sha256.Sum256([]byte(kind.same(q.Event))))[:40]
+	default:
+		alarm = key
+	}
+	return alarm, ended(holders, alarm, open)
 }
 
 // ended are the alarms that are about nothing any more once holders have another one, or

@@ -53,8 +53,7 @@ func (e *Engine) tellOfIncident(ctx context.Context, id string) (next time.Time,
 		return next, err
 	}
 	return next, e.takeIncidentEvents(ctx, id, func(ev rotation.Event) error {
-		_, err := e.tell(ctx, nil, ev)
-		return err
+		return e.tell(ctx, nil, ev)
 	})
 }
 

@@ -24,6 +24,8 @@ type channelQueue struct {
 	outbox.Queue
 	// read tells that what storage had is in the queue.
 	read bool
+	// tryNow lets the next attempt not wait: somebody mended the channel.
+	tryNow bool
 	// fares is what is stored of the channel's deliveries.
 	fares store.Deliveries
 }
@@ -71,10 +73,9 @@ func (q *queues) failing() (names []string) {
 const maxWaiting = 5000
 
 // tell puts an event into the outbox of every channel that is to be told, and publishes it.
-// Whoever calls stored the event with what it tells of, and does this
-// again until it succeeded: what is put twice is there once. It reports whether anything
-// was stored.
-func (e *Engine) tell(ctx context.Context, role *store.Role, ev rotation.Event) (stored bool, err error) {
+// Whoever calls stored the event with what it tells of, and does this again until it
+// succeeded: what is put twice is there once.
+func (e *Engine) tell(ctx context.Context, role *store.Role, ev rotation.Event) error {
 	name := ""
 	if role != nil {
 		name = role.Name
@@ -82,26 +83,42 @@ func (e *Engine) tell(ctx context.Context, role *store.Role, ev rotation.Event) 
 	key, now := store.OutboxKey(ev.Time, name, ev.ID), e.clock.Now()
 	channels, err := e.listening(ctx, role, ev)
 	if err != nil {
-		return false, err
+		return err
+	}
+	if now.Sub(ev.Time) >= outbox.MaxAge { // of a time when nobody listened
+		channels = nil
 	}
 	for _, channel := range channels {
-		q := &store.Queued{Role: name, Event: ev, QueuedTime: now}
-		if err := e.store.PutQueued(ctx, channel, key, q); err != nil {
-			return stored, err
+		handed := ev.ID + " " + channel
+		if e.memory.delivered(name, handed) { // before something else failed: it may be on its way with others
+			continue
 		}
-		stored = true
+		q := &store.Queued{Role: name, Event: ev, QueuedTime: now}
+		if err := e.queue(ctx, channel, key, q); err != nil {
+			return err
+		}
+		e.memory.setDelivered(name, handed)
 		e.outbox.with(channel, func(c *channelQueue) { c.Add(entryOf(key, q)) })
 		e.hurry(channel)
 	}
 	e.publish(ctx, name, ev)
-	return stored, nil
+	return nil
+}
+
+// queue stores what waits for a channel, unless it waits there already: others may stand in it.
+func (e *Engine) queue(ctx context.Context, channel, key string, q *store.Queued) error {
+	waits, err := e.store.Queued(ctx, channel, key)
+	if err != nil || waits != nil {
+		return err
+	}
+	return e.store.PutQueued(ctx, channel, key, q)
 }
 
 func entryOf(key string, q *store.Queued) outbox.Entry {
-	kind := eventKind(q.Event.Type)
+	kind := kindOf(q.Event)
 	return outbox.Entry{
 		Key: key, Role: q.Role, Same: kind.same(q.Event), QueuedTime: q.QueuedTime,
-		Urgent: kind.Severity == "critical", Few: kind.closes, Fixed: len(q.Others) > 0,
+		Urgent: kind.Severity == "critical", Few: kind.closes, Fixed: len(q.Others) > 0 || q.Alarm != "",
 	}
 }
 
@@ -119,20 +136,17 @@ func (e *Engine) mayAct() bool { return e.system.Writable() && !e.config.Load().
 // handOver gives a role's events to the outbox, and then takes them out of the document:
 // were they to wait for its next Put, a restart months later would tell them again.
 func (e *Engine) handOver(ctx context.Context, s *subject) error {
-	anything := false
 	for _, ev := range s.state.Events {
 		if e.memory.delivered(s.name, ev.ID) {
 			continue
 		}
-		stored, err := e.tell(ctx, s.role, ev)
-		if err != nil {
+		if err := e.tell(ctx, s.role, ev); err != nil {
 			return err
 		}
-		anything = anything || stored
 		e.memory.setDelivered(s.name, ev.ID)
 	}
-	if !anything {
-		return nil
+	if all, err := e.allChannels(ctx); err != nil || len(all) == 0 { // nobody is told: it may wait
+		return err
 	}
 	_, err := e.update(ctx, s.name, func(*subject) error { return nil })
 	return err
@@ -168,6 +182,7 @@ func (e *Engine) readOutbox(ctx context.Context, channel string) error {
 		if head, waits := c.Oldest(); waits {
 			c.Fix(head.Key)
 		}
+		c.Fix(c.fares.Attempted)
 		c.read = true
 	})
 	return nil
@@ -232,6 +247,16 @@ func lose(d *store.Deliveries, q *store.Queued, reason string, now time.Time) {
 		d.Lost = append(d.Lost, store.LostMessage{Time: now, Event: q.Event.Type, Role: other.Role, Reason: reason})
 	}
 	d.Lost = d.Lost[max(0, len(d.Lost)-kept):]
+}
+
+// lostSince counts what is on record as lost since a time.
+func lostSince(d *store.Deliveries, since time.Time) (n int) {
+	for _, l := range d.Lost {
+		if !l.Time.Before(since) {
+			n++
+		}
+	}
+	return n
 }
 
 // channelEvent is an event of a channel itself, which the others are told.

@@ -468,3 +468,110 @@ func TestCrashAnywhereInTheOutbox(t *testing.T) {
 		return outboxStage(channel, kind)
 	}, s)
 }
+
+func TestAMendedChannelIsTriedAtOnce(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, option.Values{"disable_automated_rotation": true})
+	r.channel.Fail("ops", errors.New("no such webhook"))
+	r.Rotate()
+	r.Wait(3 * time.Hour)
+	require.Positive(t, r.waiting("ops"))
+	r.channel.Fail("ops", nil)
+	r.Wait(time.Minute)
+	require.Positive(t, r.waiting("ops"), "the next attempt is hours away")
+	require.NoError(t, r.Act(func(ctx context.Context, e *backend.Engine) error {
+		_, err := e.WriteChannel(ctx, backend.Write{Name: "ops"})
+		return err
+	}))
+	r.Wait(time.Minute)
+	require.Zero(t, r.waiting("ops"))
+}
+
+func TestWhatSomeWereToldIsNotToldAgain(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, option.Values{"disable_automated_rotation": true})
+	r.channel.Fail("ops", &notify.Failure{Partial: true, Reason: "1 of 2 recipients were told"})
+	before := r.channel.Attempts("ops")
+	r.Rotate()
+	r.Wait(time.Hour)
+	require.Equal(t, 2, r.channel.Attempts("ops")-before, "two events, an attempt for each")
+	require.Zero(t, r.waiting("ops"))
+	require.NotContains(t, r.events("ops"), "channel.failing")
+}
+
+// A channel that cannot be read is told nothing; all else goes on.
+func TestOneUnreadableChannelStopsNothing(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, option.Values{"disable_automated_rotation": true})
+	r.WriteChannel("oncall", nil)
+	disk := r.Disk.Snapshot()
+	disk["channel/ops"] = []byte(`{"schema": 99, "body": {}}`)
+	r.Disk.Restore(disk)
+	r.Restart()
+	r.Rotate()
+	r.Wait(time.Minute)
+	require.Contains(t, r.events("oncall"), "rotation.succeeded")
+	_, err := r.Engine().Status(context.Background(), backend.StatusQuery{Limit: 1})
+	require.NoError(t, err)
+}
+
+// What a message raises and ends is decided once: it stays so when it is sent again.
+func TestTheEndOfAlarmsSurvivesALostAnswer(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, option.Values{"disable_automated_rotation": true})
+	r.Add(option.Values{"disable_automated_rotation": true}, "billing")
+	r.Wait(time.Minute)
+	r.world.SetRefuse(true)
+	for _, name := range []string{app, "billing"} { // one after another: an alarm for each
+		_, err := r.Engine().Rotate(context.Background(), name, backend.RotateRequest{})
+		require.NoError(t, err)
+		r.Wait(12 * time.Second)
+	}
+	require.Equal(t, "role/billing", r.last("ops", "rotation.failed").Alarm)
+	r.channel.Fail("ops", errors.New("the answer was lost"))
+	r.Wait(2 * time.Minute) // their second attempts fail, perhaps together
+	r.channel.Fail("ops", nil)
+	r.Wait(10 * time.Minute)
+	r.world.SetRefuse(false)
+	r.Wait(time.Hour)
+	open := map[string]bool{}
+	for _, m := range r.channel.Told("ops") {
+		if m.Alarm != "" {
+			open[m.Alarm] = true
+		}
+		for _, key := range m.Over {
+			delete(open, key)
+		}
+	}
+	require.Empty(t, open, "an alarm that nothing ends")
+}
+
+func TestARoleThatWasNeverMadeRaisesNoAlarm(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, nil)
+	r.world.SetRefuse(true)
+	err := r.Act(func(ctx context.Context, e *backend.Engine) error {
+		_, err := e.WriteRole(ctx, backend.Write{Name: "billing", Given: option.Values{"type": "memory", "connection": "main", "rotation_period": int64(600), "grace_period": int64(40)}})
+		return err
+	})
+	require.Error(t, err)
+	r.Wait(time.Minute)
+	m := r.last("ops", "rotation.failed")
+	require.Equal(t, []string{"billing"}, m.Roles)
+	require.Empty(t, m.Alarm)
+}
+
+func TestAFailingChannelThatIsRemovedFailsNoMore(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, option.Values{"disable_automated_rotation": true})
+	r.WriteChannel("oncall", option.Values{"events": []string{"incident.*"}})
+	require.NoError(t, r.config(option.Values{"contacts": []string{"oncall"}, "channels": []string{"ops"}}))
+	r.channel.Fail("ops", errors.New("away"))
+	r.Rotate()
+	r.Wait(10 * time.Minute)
+	require.Equal(t, []string{"channel.failing"}, r.events("oncall"), "a contact is told, whatever else it wants to know")
+	require.NoError(t, r.config(option.Values{"channels": []string{}}))
+	require.NoError(t, r.Act(func(ctx context.Context, e *backend.Engine) error { return e.DeleteChannel(ctx, "ops") }))
+	r.Wait(time.Minute)
+	require.Equal(t, []string{"channel.failing", "channel.recovered"}, r.events("oncall"))
+}

@@ -528,9 +528,32 @@ func (e *Engine) forceDelete(ctx context.Context, name string) (warnings []strin
 			warnings = append(warnings, fmt.Sprintf("version %d (%s) was left at the target as it is: end it there by hand", v.Number, v.Identifier))
 		}
 	}
+	if err := e.tellBeforeItGoes(ctx, s); err != nil {
+		return nil, err
+	}
 	defer e.forget(name)
 	defer e.workers.interrupt(name)
 	return warnings, e.endRole(ctx, s)
+}
+
+// toldAll tells whether nothing is left to be told of a role.
+func (e *Engine) toldAll(s *subject) bool {
+	return s.state.Alarm == nil && !slices.ContainsFunc(s.state.Events, func(ev rotation.Event) bool { return !e.memory.delivered(s.name, ev.ID) })
+}
+
+// tellBeforeItGoes tells what is left to be told of a role that goes now, the end of its
+// alarm with it.
+func (e *Engine) tellBeforeItGoes(ctx context.Context, s *subject) error {
+	s.state.ReviewAlarm("", "", false, rotation.AlarmPolicy{}, e.clock.Now())
+	for _, ev := range s.state.Events {
+		if e.memory.delivered(s.name, ev.ID) {
+			continue
+		}
+		if err := e.tell(ctx, s.role, ev); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // leaveIncidents lets open incidents say that a role goes and what leaked stays: nobody
@@ -566,7 +589,7 @@ func (e *Engine) bury(ctx context.Context, s *subject) error {
 	if !s.state.Deleted {
 		return errStale
 	}
-	if s.state.Settled() && s.state.Recorded() {
+	if s.state.Settled() && s.state.Recorded() && e.toldAll(s) {
 		return e.endRole(ctx, s)
 	}
 	if s.buried {

@@ -15,12 +15,9 @@ func (v view) windowOf() (closes, next time.Time) {
 	if v.data == nil || v.data.window.Cron == nil || v.state.Deleted || !job.Runs() || job.Urgent {
 		return time.Time{}, time.Time{}
 	}
-	from := later(v.now, job.At)
-	if from.After(v.now) {
-		return time.Time{}, v.data.window.OpensAt(from)
-	}
-	if closes = v.data.window.ClosesAt(v.now); closes.IsZero() {
-		return time.Time{}, v.data.window.OpensAt(v.now)
+	closes = v.data.window.ClosesAt(v.now)
+	if closes.IsZero() || !job.At.Before(closes) { // it begins in a later one
+		return time.Time{}, v.data.window.OpensAt(later(v.now, job.At))
 	}
 	return closes, closes
 }

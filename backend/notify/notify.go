@@ -93,6 +93,8 @@ type Kind interface {
 type Failure struct {
 	// Permanent tells that no later attempt will fare better: the service refused.
 	Permanent bool
+	// Partial tells that the message was taken, though not by all who were to be told.
+	Partial bool
 	// RetryAfter is the least time to wait that the service asked for; 0 where it did not.
 	RetryAfter time.Duration
 	// Reason is a sentence without secrets.

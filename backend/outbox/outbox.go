@@ -78,6 +78,20 @@ func (q *Queue) Fix(key string) {
 // Len is how many wait.
 func (q *Queue) Len() int { return len(q.entries) }
 
+// Surplus is what is given up where more than so many wait: the oldest that is not urgent;
+// empty where there is room.
+func (q *Queue) Surplus(most int) string {
+	if len(q.entries) <= most {
+		return ""
+	}
+	for _, e := range q.entries {
+		if !e.Urgent {
+			return e.Key
+		}
+	}
+	return q.entries[0].Key
+}
+
 // Oldest is what waits longest; false where nothing does.
 func (q *Queue) Oldest() (Entry, bool) {
 	if len(q.entries) == 0 {

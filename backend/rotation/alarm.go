@@ -73,7 +73,8 @@ func (s *State) ReviewAlarm(state, reason string, told bool, p AlarmPolicy, now 
 		s.Alarm = nil
 		return true
 	case a.State != state:
-		a.State, a.Reason, a.ToldTime, a.Reminders = state, reason, now, 0
+		// Whoever acknowledged the one has not heard of the other.
+		a.State, a.Reason, a.ToldTime, a.Reminders, a.PassedTime, a.Acknowledged = state, reason, now, 0, now, nil
 		if !told {
 			s.tellAlarm(alarmEvents[state], "", now, nil)
 		}

@@ -36,6 +36,8 @@ type Deliveries struct {
 	FailingSince time.Time `json:"failing_since,omitzero"`
 	NextTime     time.Time `json:"next_time,omitzero"`
 	LastError    string    `json:"last_error,omitempty"`
+	// Attempted is the key of what the channel did not take last: it may have been told.
+	Attempted string `json:"attempted,omitempty"`
 	// Told says that the other channels know.
 	Told bool `json:"told,omitempty"`
 	// Lost are the last messages that were not delivered, LostTotal all there ever were.
@@ -65,6 +67,10 @@ type Queued struct {
 	// Others are the same of other roles, told in the same message: their own documents
 	// are void from the moment at which they stand here.
 	Others []Other `json:"others,omitempty"`
+	// Alarm is what the message raises, and Over are the alarms that end with it, once that
+	// was decided: it stays so however often the message is sent.
+	Alarm string   `json:"alarm,omitempty"`
+	Over  []string `json:"over,omitempty"`
 }
 
 // Other is an event that another one tells too.

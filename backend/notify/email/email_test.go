@@ -232,7 +232,7 @@ func TestOneRecipientIsRefused(t *testing.T) {
 		fake, c := start(t)
 		fake.RefuseRecipient("oncall@example.com", code, "no")
 		f := send(t, c, notifytest.Message())
-		require.True(t, f.Permanent, "another attempt would tell the others again")
+		require.True(t, f.Partial, "another attempt would tell the others again")
 		require.Contains(t, f.Reason, "1 of 2 recipients were told; ")
 		require.Contains(t, f.Reason, "oncall@example.com")
 		require.Equal(t, []string{"ops@example.com"}, fake.Mails()[0].To)

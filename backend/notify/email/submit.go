@@ -87,14 +87,14 @@ func noneOf(refused []*notify.Failure) error {
 	return refused[0]
 }
 
-// someOf is the failure where some recipients were not taken. It is permanent: another attempt
-// would tell the others again and again.
+// someOf is the failure where some recipients were not taken. Another attempt would tell
+// the others again and again.
 func someOf(refused []*notify.Failure, all int) error {
 	if len(refused) == 0 {
 		return nil
 	}
 	return &notify.Failure{
-		Permanent: true, Reason: fmt.Sprintf("%d of %d recipients were told; %s", all-len(refused), all, refused[0].Reason), Err: refused[0],
+		Partial: true, Reason: fmt.Sprintf("%d of %d recipients were told; %s", all-len(refused), all, refused[0].Reason), Err: refused[0],
 	}
 }
 

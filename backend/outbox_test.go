@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/rotatortest"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
 
 // told is a rig whose mount has a channel named ops.
@@ -574,4 +576,137 @@ func TestAFailingChannelThatIsRemovedFailsNoMore(t *testing.T) {
 	require.NoError(t, r.Act(func(ctx context.Context, e *backend.Engine) error { return e.DeleteChannel(ctx, "ops") }))
 	r.Wait(time.Minute)
 	require.Equal(t, []string{"channel.failing", "channel.recovered"}, r.events("oncall"))
+}
+
+func TestAnIncidentIsPassedOnAndItsMessagesAreOnRecord(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, option.Values{"disable_automated_rotation": true})
+	for _, name := range []string{"first", "second", "third"} {
+		r.WriteChannel(name, option.Values{"events": []string{"channel.*"}})
+	}
+	require.NoError(t, r.config(option.Values{"contacts": []string{"first", "second", "third"}, "escalate_after": int64(600)}))
+	id := r.openIncident()
+	declared := r.last("first", "emergency.declared")
+	require.Equal(t, []string{"incident/" + id, id}, []string{declared.Alarm, declared.IncidentID})
+	require.Equal(t, "emergency (high): found in a log", declared.Summary)
+	require.Empty(t, r.events("second"))
+	r.Wait(11 * time.Minute)
+	require.Contains(t, r.events("second"), "incident.escalated")
+	require.NoError(t, r.writeIncident(id, backend.IncidentWrite{Acknowledge: of(true), Actor: backend.Actor{DisplayName: "ada"}}))
+	r.Wait(30 * time.Minute)
+	require.NotContains(t, r.events("third"), "incident.escalated", "somebody looks after it")
+
+	r.channel.Fail("ops", errors.New("no route to host"))
+	r.world.SetRefuse(false)
+	r.waitUntil("contained", 2*time.Hour, func() bool { return !r.incident(id).ContainedTime.IsZero() })
+	r.Wait(2 * time.Minute)
+	for _, channel := range []string{"first", "second"} {
+		require.Equal(t, []string{"incident/" + id}, r.last(channel, "incident.contained").Over, channel)
+	}
+	require.NotContains(t, r.events("third"), "incident.contained", "it never heard of the leak")
+	fates := map[string]string{}
+	for _, told := range r.incident(id).Told {
+		for _, e := range told.Events {
+			fates[told.Channel+" "+e.Type] = e.Status
+		}
+	}
+	require.Equal(t, "delivered", fates["first emergency.declared"])
+	require.Equal(t, "delivered", fates["second incident.escalated"])
+	require.Equal(t, "waiting", fates["ops incident.contained"])
+	r.Leak(false)
+}
+
+// What happens to an incident must be told after any crash, and be on its record.
+func TestCrashAnywhereInTheOutboxOfAnIncident(t *testing.T) {
+	t.Parallel()
+	var channel *enginetest.Channel
+	s := enginetest.Scenario{Name: "outbox, emergency", AtLeast: 60, Run: func(p *enginetest.Play) {
+		p.WriteChannel("ops", nil)
+		p.Create(nil)
+		p.Emergency(false)
+		p.Wait(time.Minute)
+		p.CloseIncidents()
+		p.Wait(6 * time.Minute)
+		for _, i := range p.Incidents() {
+			checkIncidentTold(p, channel, i)
+		}
+	}}
+	enginetest.Enumerate(t, func(*testing.T) *enginetest.Stage {
+		channel = &enginetest.Channel{}
+		return outboxStage(channel, rotatortest.NewMemory())
+	}, s)
+}
+
+func checkIncidentTold(p *enginetest.Play, channel *enginetest.Channel, i *store.Incident) {
+	ids := map[string]map[string]bool{}
+	for _, m := range channel.Told("ops") {
+		if m.IncidentID == i.ID {
+			if ids[m.Event] == nil {
+				ids[m.Event] = map[string]bool{}
+			}
+			ids[m.Event][m.ID] = true
+		}
+	}
+	for _, event := range []string{"emergency.declared", "incident.contained", "incident.closed"} {
+		if len(ids[event]) != 1 {
+			p.Violate("%s of %s was told under %d ids", event, i.ID, len(ids[event]))
+		}
+	}
+	delivered := 0
+	for _, told := range i.Told {
+		delivered += told.Delivered
+	}
+	if delivered < 3 {
+		p.Violate("incident %s has %d messages on record as delivered", i.ID, delivered)
+	}
+}
+
+// lateOutbox is the bug of writing an event to the outbox after it left its document.
+type lateOutbox struct {
+	store.Storage
+	mu    sync.Mutex
+	waits map[string][]byte
+}
+
+func (l *lateOutbox) Put(ctx context.Context, key string, value []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if strings.HasPrefix(key, "outbox/") {
+		l.waits[key] = value
+		return nil
+	}
+	if err := l.Storage.Put(ctx, key, value); err != nil {
+		return err
+	}
+	for waiting, content := range l.waits {
+		if err := l.Storage.Put(ctx, waiting, content); err != nil {
+			return nil // it is lost, and nobody knows
+		}
+		delete(l.waits, waiting)
+	}
+	return nil
+}
+
+func (l *lateOutbox) Get(ctx context.Context, key string) ([]byte, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if content, ok := l.waits[key]; ok {
+		return content, nil
+	}
+	return l.Storage.Get(ctx, key)
+}
+
+func TestOutboxEnumerationFindsAnEventThatLeavesTooEarly(t *testing.T) {
+	t.Parallel()
+	var channel *enginetest.Channel
+	kind := rotatortest.NewMemory()
+	s := enginetest.Scenario{Name: "outbox", Run: func(p *enginetest.Play) { outboxScenario(channel, kind.World).Run(p) }}
+	found := enginetest.FindsBug(t, func(*testing.T) *enginetest.Stage {
+		channel, kind = &enginetest.Channel{}, rotatortest.NewMemory()
+		stage := outboxStage(channel, kind)
+		stage.Storage = func(s store.Storage) store.Storage { return &lateOutbox{Storage: s, waits: map[string][]byte{}} }
+		return stage
+	}, s, enginetest.Crash)
+	require.Contains(t, found, "was not told")
+	t.Log(found)
 }

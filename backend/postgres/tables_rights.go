@@ -39,6 +39,9 @@ used AS (
 	UNION ALL
 	SELECT 'generated column', a.attname, 'pg_attrdef'::regclass, d.oid
 	FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum WHERE d.adrelid IN (SELECT oid FROM rel) AND a.attgenerated <> ''
+	UNION ALL -- up to PostgreSQL 14 the column itself depends on them, and not its expression
+	SELECT 'generated column', a.attname, 'pg_class'::regclass, a.attrelid
+	FROM pg_attribute a WHERE a.attrelid IN (SELECT oid FROM rel) AND a.attnum > 0 AND a.attgenerated <> ''
 ),
 functions AS (
 	SELECT u.what, u.name, CASE d.refclassid WHEN 'pg_proc'::regclass THEN d.refobjid WHEN 'pg_operator'::regclass THEN o.oprcode ELSE m.amproc END AS oid

@@ -39,23 +39,24 @@ func roleVocabulary(engine *backend.Engine) vocabulary {
 }
 
 func connectionVocabulary(engine *backend.Engine) vocabulary {
-	v := vocabulary{noun: "connection", secrets: "Never shown again; when left out, the stored value is kept.", common: backend.ConnectionOptions(), kinds: map[string]option.Set{}}
-	for _, k := range engine.ConnectionKinds() {
-		v.kinds[k.Type()] = k.Options()
-	}
-	v.selectors = option.Set{
-		{Name: "type", Type: option.String, Immutable: true, Help: "Type of system: " + v.types() + ". Required for a new connection."},
-	}
-	return v
+	return reachVocabulary("connection", "system", backend.ConnectionOptions(), engine.ConnectionKinds())
 }
 
 func channelVocabulary(engine *backend.Engine) vocabulary {
-	v := vocabulary{noun: "channel", secrets: "Never shown again; when left out, the stored value is kept.", common: backend.ChannelOptions(), kinds: map[string]option.Set{}}
-	for _, k := range engine.ChannelKinds() {
+	return reachVocabulary("channel", "channel", backend.ChannelOptions(), engine.ChannelKinds())
+}
+
+// reachVocabulary is that of what the mount reaches with secrets of its own.
+func reachVocabulary[K interface {
+	Type() string
+	Options() option.Set
+}](noun, of string, common option.Set, kinds []K) vocabulary {
+	v := vocabulary{noun: noun, secrets: "Never shown again; when left out, the stored value is kept.", common: common, kinds: map[string]option.Set{}}
+	for _, k := range kinds {
 		v.kinds[k.Type()] = k.Options()
 	}
 	v.selectors = option.Set{
-		{Name: "type", Type: option.String, Immutable: true, Help: "Type of channel: " + v.types() + ". Required for a new channel."},
+		{Name: "type", Type: option.String, Immutable: true, Help: "Type of " + of + ": " + v.types() + ". Required for a new " + noun + "."},
 	}
 	return v
 }
@@ -63,6 +64,18 @@ func channelVocabulary(engine *backend.Engine) vocabulary {
 // types names the types in a sentence.
 func (v vocabulary) types() string {
 	return strings.Join(slices.Sorted(maps.Keys(v.kinds)), ", ")
+}
+
+// typeGiven is the type that a write gives, or else the stored one.
+func (v vocabulary) typeGiven(data *framework.FieldData, stored func() (string, error)) (string, error) {
+	if kind := data.Get("type").(string); kind != "" {
+		return kind, nil
+	}
+	kind, err := stored()
+	if fault.Is(err, fault.NotFound) {
+		return "", v.typeRequired()
+	}
+	return kind, err
 }
 
 // typeRequired is the answer to a first write that does not say what it makes.

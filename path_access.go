@@ -82,10 +82,14 @@ func renderAccess(a *backend.AccessReport) map[string]any {
 func renderLedger(readers []access.Reader) []any {
 	out := make([]any, 0, len(readers))
 	for _, r := range readers {
-		out = append(out, map[string]any{
-			"entity_id": orNull(r.EntityID), "display_name": orNull(r.DisplayName), "accessor_hash": orNull(r.AccessorHash),
-			"address": orNull(r.Address), "reads": r.Reads, "first_time": renderTime(r.First), "last_time": renderTime(r.Last),
-		})
+		out = append(out, renderReader(r))
 	}
 	return out
+}
+
+func renderReader(r access.Reader) map[string]any {
+	return map[string]any{
+		"entity_id": orNull(r.EntityID), "display_name": orNull(r.DisplayName), "accessor_hash": orNull(r.AccessorHash),
+		"address": orNull(r.Address), "reads": r.Reads, "first_time": renderTime(r.First), "last_time": renderTime(r.Last),
+	}
 }

@@ -7,29 +7,11 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend"
-	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 )
 
 func (b *Backend) channelPaths() []*framework.Path {
-	return []*framework.Path{b.listChannelsPath(), b.channelPath(), b.channelTestPath(), b.acknowledgePath()}
-}
-
-func (b *Backend) listChannelsPath() *framework.Path {
-	return &framework.Path{
-		Pattern: lists("channels"),
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ListOperation: reads(framework.PathOperation{
-				Callback:     b.listChannels,
-				Summary:      "List the channels.",
-				DisplayAttrs: operation("list", "channels"),
-				Examples:     []framework.RequestExample{example("", nil)},
-				Responses:    names("channels", "oncall", "ops"),
-			}),
-		},
-		HelpSynopsis:    "List the channels.",
-		HelpDescription: "Lists the names of all channels, in alphabetical order.",
-	}
+	return []*framework.Path{listPath("channels", b.engine.ChannelNames, "oncall", "ops"), b.channelPath(), b.channelTestPath(), b.acknowledgePath()}
 }
 
 func (b *Backend) channelPath() *framework.Path {
@@ -148,27 +130,14 @@ var exampleAlarm = renderAlarm(&rotation.Alarm{
 })
 
 func renderAlarm(a *rotation.Alarm) map[string]any {
-	out := map[string]any{"state": a.State, "reason": a.Reason, "since": renderTime(a.Since), "contacts": a.Contacts, "acknowledged": nil}
-	if k := a.Acknowledged; k != nil {
-		out["acknowledged"] = map[string]any{"time": renderTime(k.Time), "actor": renderActor(k.Actor)}
+	return map[string]any{
+		"state": a.State, "reason": a.Reason, "since": renderTime(a.Since), "contacts": a.Contacts, "acknowledged": renderAcknowledged(a.Acknowledged),
 	}
-	return out
-}
-
-func (b *Backend) listChannels(ctx context.Context, _ *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	names, err := b.engine.ChannelNames(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return logical.ListResponse(names), nil
 }
 
 func (b *Backend) channelExists(ctx context.Context, _ *logical.Request, data *framework.FieldData) (bool, error) {
-	_, err := b.engine.Channel(ctx, named(data))
-	if fault.Is(err, fault.NotFound) {
-		return false, nil
-	}
-	return err == nil, err
+	_, err := b.engine.ChannelType(ctx, named(data))
+	return exists(err)
 }
 
 func (b *Backend) readChannel(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
@@ -187,16 +156,9 @@ func (b *Backend) readChannel(ctx context.Context, _ *logical.Request, data *fra
 }
 
 func (b *Backend) writeChannel(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	kind := data.Get("type").(string)
-	if kind == "" {
-		stored, err := b.engine.Channel(ctx, named(data))
-		switch {
-		case fault.Is(err, fault.NotFound):
-			return nil, b.channels.typeRequired()
-		case err != nil:
-			return nil, err
-		}
-		kind = stored.Type
+	kind, err := b.channels.typeGiven(data, func() (string, error) { return b.engine.ChannelType(ctx, named(data)) })
+	if err != nil {
+		return nil, err
 	}
 	values, secrets, err := b.channels.collect(kind, data)
 	if err != nil {

@@ -12,27 +12,10 @@ import (
 
 func (b *Backend) connectionPaths() []*framework.Path {
 	return []*framework.Path{
-		b.listConnectionsPath(),
+		listPath("connections", b.engine.ConnectionNames, "analytics", "main"),
 		b.connectionPath(),
 		b.connectionCheckPath(),
 		b.rotateRootPath(),
-	}
-}
-
-func (b *Backend) listConnectionsPath() *framework.Path {
-	return &framework.Path{
-		Pattern: lists("connections"),
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ListOperation: reads(framework.PathOperation{
-				Callback:     b.listConnections,
-				Summary:      "List the connections.",
-				DisplayAttrs: operation("list", "connections"),
-				Examples:     []framework.RequestExample{example("", nil)},
-				Responses:    names("connections", "analytics", "main"),
-			}),
-		},
-		HelpSynopsis:    "List the connections.",
-		HelpDescription: "Lists the names of all connections, in alphabetical order.",
 	}
 }
 
@@ -137,14 +120,6 @@ after a crash the engine finds out which one works.`,
 	}
 }
 
-func (b *Backend) listConnections(ctx context.Context, _ *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	keys, err := b.engine.ConnectionNames(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return logical.ListResponse(keys), nil
-}
-
 func (b *Backend) connectionExists(ctx context.Context, _ *logical.Request, data *framework.FieldData) (bool, error) {
 	_, err := b.engine.Connection(ctx, named(data))
 	return exists(err)
@@ -169,7 +144,13 @@ func (b *Backend) readConnection(ctx context.Context, _ *logical.Request, data *
 }
 
 func (b *Backend) writeConnection(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	kind, err := b.connectionType(ctx, data)
+	kind, err := b.connections.typeGiven(data, func() (string, error) {
+		stored, err := b.engine.Connection(ctx, named(data))
+		if err != nil {
+			return "", err
+		}
+		return stored.Type, nil
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -182,21 +163,6 @@ func (b *Backend) writeConnection(ctx context.Context, req *logical.Request, dat
 		return nil, err
 	}
 	return &logical.Response{Warnings: warnings}, nil
-}
-
-// connectionType is the type that is given, or else stored.
-func (b *Backend) connectionType(ctx context.Context, data *framework.FieldData) (string, error) {
-	if kind := data.Get("type").(string); kind != "" {
-		return kind, nil
-	}
-	stored, err := b.engine.Connection(ctx, named(data))
-	switch {
-	case fault.Is(err, fault.NotFound):
-		return "", b.connections.typeRequired()
-	case err != nil:
-		return "", err
-	}
-	return stored.Type, nil
 }
 
 func (b *Backend) deleteConnection(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {

@@ -17,24 +17,7 @@ import (
 )
 
 func (b *Backend) rolePaths() []*framework.Path {
-	return []*framework.Path{b.listRolesPath(), b.rolePath()}
-}
-
-func (b *Backend) listRolesPath() *framework.Path {
-	return &framework.Path{
-		Pattern: lists("roles"),
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ListOperation: reads(framework.PathOperation{
-				Callback:     b.listRoles,
-				Summary:      "List the roles.",
-				DisplayAttrs: operation("list", "roles"),
-				Examples:     []framework.RequestExample{example("", nil)},
-				Responses:    names("roles", "billing", "database"),
-			}),
-		},
-		HelpSynopsis:    "List the roles.",
-		HelpDescription: "Lists the names of all roles, in alphabetical order.",
-	}
+	return []*framework.Path{listPath("roles", b.engine.RoleNames, "billing", "database"), b.rolePath()}
 }
 
 func (b *Backend) rolePath() *framework.Path {
@@ -117,14 +100,6 @@ func (b *Backend) roleAnswer() map[string]*framework.FieldSchema {
 var exampleRole = map[string]any{
 	"type": "postgresql", "connection": "main", "strategy": "new_user", "member_of": "intelliflow_app",
 	"rotation_period": 2592000, "grace_period": 3600, "rotation_schedule": nil, "created_time": "2026-03-01T10:00:00Z",
-}
-
-func (b *Backend) listRoles(ctx context.Context, _ *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	keys, err := b.engine.RoleNames(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return logical.ListResponse(keys), nil
 }
 
 func (b *Backend) roleExists(ctx context.Context, _ *logical.Request, data *framework.FieldData) (bool, error) {

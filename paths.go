@@ -1,6 +1,7 @@
 package rotationsecrets
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -44,6 +45,30 @@ func PathName(p *framework.Path) string {
 
 // lists is the pattern of a path that only lists.
 func lists(path string) string { return path + "/?" }
+
+// listPath lists the names of all things of a sort, in alphabetical order.
+func listPath(of string, all func(context.Context) ([]string, error), shown ...string) *framework.Path {
+	return &framework.Path{
+		Pattern: lists(of),
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ListOperation: reads(framework.PathOperation{
+				Callback: func(ctx context.Context, _ *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+					keys, err := all(ctx)
+					if err != nil {
+						return nil, err
+					}
+					return logical.ListResponse(keys), nil
+				},
+				Summary:      "List the " + of + ".",
+				DisplayAttrs: operation("list", of),
+				Examples:     []framework.RequestExample{example("", nil)},
+				Responses:    names(of, shown...),
+			}),
+		},
+		HelpSynopsis:    "List the " + of + ".",
+		HelpDescription: "Lists the names of all " + of + ", in alphabetical order.",
+	}
+}
 
 // mutates declares an operation with effects: it runs on the active node of the
 // cluster that owns the mount's storage, and nowhere else.

@@ -68,7 +68,7 @@ func renderIncidentSummary(i backend.IncidentSummary) map[string]any {
 	}
 }
 
-func renderAcknowledged(a *store.Acknowledged) any {
+func renderAcknowledged(a *rotation.Acknowledgement) any {
 	if a == nil {
 		return nil
 	}
@@ -111,11 +111,9 @@ func renderIncident(i *store.Incident) map[string]any {
 func renderReaders(i *store.Incident) []any {
 	out := []any{}
 	for _, r := range readersOf(i) {
-		out = append(out, map[string]any{
-			"role": r.Role, "version": r.Version, "entity_id": orNull(r.EntityID), "display_name": orNull(r.DisplayName),
-			"accessor_hash": orNull(r.AccessorHash), "address": orNull(r.Address), "reads": r.Reads,
-			"first_time": renderTime(r.FirstTime), "last_time": renderTime(r.LastTime),
-		})
+		one := renderReader(r.Reader)
+		one["role"], one["version"] = r.Role, r.Version
+		out = append(out, one)
 	}
 	return out
 }

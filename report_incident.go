@@ -125,7 +125,7 @@ func readerRows(i *store.Incident) (rows [][]string) {
 	for _, r := range readersOf(i) {
 		rows = append(rows, []string{
 			r.Role, strconv.Itoa(r.Version), who(rotation.Actor{EntityID: r.EntityID, DisplayName: r.DisplayName, AccessorHash: r.AccessorHash}),
-			r.Address, strconv.FormatInt(r.Reads, 10), stamp(r.FirstTime), stamp(r.LastTime),
+			r.Address, strconv.FormatInt(r.Reads, 10), stamp(r.First), stamp(r.Last),
 		})
 	}
 	for _, name := range slices.Sorted(maps.Keys(i.Roles)) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/access"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
@@ -82,14 +83,14 @@ func TestReportIsNobodysToForge(t *testing.T) {
 		return &store.Incident{
 			IncidentHeader: store.IncidentHeader{
 				ID: "20260301T100000Z-1", Severity: text, Status: store.IncidentClosed, Reason: text, Actor: actor, DetectedTime: at, OpenedTime: at, KillFirst: true,
-				Acknowledged: &store.Acknowledged{Time: at, Actor: actor}, ClosedTime: at, ContainedTime: at, Closing: &store.IncidentClosing{Actor: actor, Conclusion: text, Forced: true, Reason: text},
+				Acknowledged: &rotation.Acknowledgement{Time: at, Actor: actor}, ClosedTime: at, ContainedTime: at, Closing: &store.IncidentClosing{Actor: actor, Conclusion: text, Forced: true, Reason: text},
 				Marks: map[string]store.IncidentMark{"app": {Declared: true}},
 			},
 			Roles: map[string]*store.IncidentRole{"app": {
 				Compromised: []store.IncidentVersion{{Version: 1, Identifier: text, RevokedTime: at, Proof: &rotation.Proof{Time: at, Result: text}}},
 				ReplacedBy:  2, ReplacedTime: at, Detail: text,
 				Steps:   []store.IncidentStep{{Time: at, Action: text, Result: text, Detail: text}},
-				Readers: []store.IncidentReader{{Version: 1, DisplayName: text, EntityID: text, AccessorHash: text, Address: text, Reads: 3}}, MoreReaders: 7,
+				Readers: []store.IncidentReader{{Version: 1, Reader: access.Reader{DisplayName: text, EntityID: text, AccessorHash: text, Address: text, Reads: 3}}}, MoreReaders: 7,
 			}},
 			Notes: []store.IncidentNote{{Time: at, Actor: actor, Text: text}},
 			Told:  []store.IncidentTold{{Channel: text, Delivered: 1, Events: []store.ToldEvent{{ID: text, Type: text, Role: text, Status: text, Detail: text}}}},

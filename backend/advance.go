@@ -21,15 +21,19 @@ const maxActs = 200
 // afterPanic is the wait before a role is looked at again.
 const afterPanic = 10 * time.Minute
 
+// survive is deferred around work on one thing: a fault of ours over it must not end the
+// others. entry is its place in the index.
+func (e *Engine) survive(what, name, entry string) {
+	if panicked := recover(); panicked != nil {
+		e.logger.Error("gave up on a "+what+" for now", what, name, "panic", panicked, "stack", string(debug.Stack()))
+		e.index.set(entry, e.clock.Now().Add(afterPanic))
+	}
+}
+
 // work is one run of a role: it does what is due, one act after another, until
 // nothing is, and notes when to look again. One role's failure is its own.
 func (e *Engine) work(ctx context.Context, name string) {
-	defer func() {
-		if panicked := recover(); panicked != nil { // a fault of ours over one role must not end the others
-			e.logger.Error("gave up on a role for now", "role", name, "panic", panicked, "stack", string(debug.Stack()))
-			e.index.set(name, e.clock.Now().Add(afterPanic))
-		}
-	}()
+	defer e.survive("role", name, name)
 	if connection, ok := strings.CutPrefix(name, ofConnection); ok {
 		e.workOnRoots(ctx, connection)
 		return

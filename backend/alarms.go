@@ -10,6 +10,7 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
 
 // remindEvery is how often people are told again of what is still wrong.
@@ -33,7 +34,7 @@ func (e *Engine) telling(s *subject, kind rotator.Rotator, now time.Time) tellin
 	sum := s.summary().at(now, config.OverdueAfter.Std())
 	t := telling{
 		word: string(sum.State), reason: s.alarmReason(sum), told: toldOf(s.state, sum.State), ahead: config.NotifyBefore.Std(),
-		alarm: rotation.AlarmPolicy{Remind: remindEvery, Contacts: config.Contacts, Escalate: config.EscalateAfter.Std()},
+		alarm: alarmPolicy(config),
 	}
 	if next := s.state.NextRotation; !next.IsZero() && !s.state.Deleted {
 		t.overdueAt = next.Add(overdueAfter(s.role.Policy.OverdueAfter.Std(), config.OverdueAfter.Std()) + 1)
@@ -47,6 +48,10 @@ func (e *Engine) telling(s *subject, kind rotator.Rotator, now time.Time) tellin
 	_, t.asks = kind.(rotator.InUser)
 	t.asks = t.asks && !changesInPlace(kind, s.role)
 	return t
+}
+
+func alarmPolicy(c *store.Config) rotation.AlarmPolicy {
+	return rotation.AlarmPolicy{Remind: remindEvery, Contacts: c.Contacts, Escalate: c.EscalateAfter.Std()}
 }
 
 // alarmReason says in words what an alarm is about.
@@ -124,9 +129,6 @@ func (e *Engine) foretell(ctx context.Context, s *subject) error {
 	return err
 }
 
-// useLead is how long before a version's end people are told who still uses it.
-func useLead(v *rotation.Version) time.Duration { return v.Grace.Std() / 4 }
-
 // ruleUse asks, near the end of a version's grace, who still uses it.
 func ruleUse(v view) decision {
 	if !v.telling.asks || v.state.Deleted || v.frozen() {
@@ -136,7 +138,7 @@ func ruleUse(v view) decision {
 		if ver.State != rotation.Retiring || ver.Compromised || ver.RetireAt.IsZero() || !ver.RetireBegun.IsZero() {
 			return decision{}
 		}
-		at := ver.RetireAt.Add(-useLead(ver))
+		at := nearlyOver(ver.RetireAt, ver.Grace.Std())
 		if !ver.UseAsked.Before(at) || !v.now.Before(ver.RetireAt) {
 			return decision{}
 		}

@@ -51,17 +51,7 @@ const ofChannel = "channel "
 func channelLock(name string) string { return ofChannel + name }
 
 func (e *Engine) channelKind(typ string) (notify.Kind, error) {
-	var known []string
-	for _, k := range e.channelKinds {
-		if k.Type() == typ {
-			return k, nil
-		}
-		known = append(known, k.Type())
-	}
-	if typ == "" {
-		return nil, fault.Field("type", "is required: one of %s", strings.Join(known, ", "))
-	}
-	return nil, fault.Field("type", "%q is not a type of channel: use one of %s", typ, strings.Join(known, ", "))
+	return kindNamed(e.channelKinds, "channel", typ)
 }
 
 func (e *Engine) channel(ctx context.Context, name string) (*store.Channel, error) {
@@ -70,6 +60,15 @@ func (e *Engine) channel(ctx context.Context, name string) (*store.Channel, erro
 		return nil, fault.New(fault.NotFound, "there is no channel %q", name)
 	}
 	return doc, err
+}
+
+// ChannelType is the type of a stored channel.
+func (e *Engine) ChannelType(ctx context.Context, name string) (string, error) {
+	doc, err := e.channel(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	return doc.Type, nil
 }
 
 // ChannelNames lists the channels.
@@ -359,10 +358,7 @@ func (e *Engine) listening(ctx context.Context, role *store.Role, ev rotation.Ev
 	if role != nil && len(role.Policy.Channels) > 0 {
 		chosen = role.Policy.Channels
 	}
-	name := ""
-	if role != nil {
-		name = role.Name
-	}
+	name := nameOf(role)
 	for _, c := range all {
 		switch {
 		case ev.Channel != "":
@@ -379,6 +375,14 @@ func (e *Engine) listening(ctx context.Context, role *store.Role, ev rotation.Ev
 		names = append(names, c.Name)
 	}
 	return names, nil
+}
+
+// nameOf is empty for what is the mount's.
+func nameOf(role *store.Role) string {
+	if role == nil {
+		return ""
+	}
+	return role.Name
 }
 
 // line are the contacts who were told of an alarm, or are to be told first: how it goes on
@@ -402,9 +406,6 @@ func line(config *store.Config, kind EventKind, ev rotation.Event) []string {
 
 // wants tells whether a channel's filters let an event through.
 func wants(c *store.Channel, role string, ev rotation.Event, kind EventKind) bool {
-	matches := func(patterns []string, name string) bool {
-		return slices.ContainsFunc(patterns, func(p string) bool { return glob.Glob(p, name) })
-	}
 	if kind.alarm == ofAChannel && ev.Data["channel"] == c.Name { // it would not hear of it
 		return false
 	}

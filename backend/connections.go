@@ -140,17 +140,22 @@ func configOf(doc *store.Connection, secrets map[string]string) *rotator.Connect
 }
 
 func (e *Engine) connectionKind(typ string) (rotator.ConnectionKind, error) {
+	return kindNamed(e.connKinds, "connection", typ)
+}
+
+// kindNamed finds a kind by its type= value.
+func kindNamed[K interface{ Type() string }](kinds []K, of, typ string) (found K, err error) {
 	var known []string
-	for _, k := range e.connKinds {
+	for _, k := range kinds {
 		if k.Type() == typ {
 			return k, nil
 		}
 		known = append(known, k.Type())
 	}
 	if typ == "" {
-		return nil, fault.Field("type", "is required: one of %s", strings.Join(known, ", "))
+		return found, fault.Field("type", "is required: one of %s", strings.Join(known, ", "))
 	}
-	return nil, fault.Field("type", "%q is not a type of connection: use one of %s", typ, strings.Join(known, ", "))
+	return found, fault.Field("type", "%q is not a type of %s: use one of %s", typ, of, strings.Join(known, ", "))
 }
 
 func (e *Engine) connection(ctx context.Context, name string) (*store.Connection, error) {
@@ -433,5 +438,10 @@ func (e *Engine) CheckConnection(ctx context.Context, name string) ([]rotator.Li
 
 // allowsRole tells whether a connection may be used by a role of this name.
 func allowsRole(doc *store.Connection, role string) bool {
-	return slices.ContainsFunc(doc.AllowedRoles, func(pattern string) bool { return glob.Glob(pattern, role) })
+	return matches(doc.AllowedRoles, role)
+}
+
+// matches tells whether a name is one that patterns admit, with * as a wildcard.
+func matches(patterns []string, name string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool { return glob.Glob(pattern, name) })
 }

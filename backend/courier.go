@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -27,12 +26,7 @@ const failingAfter = 2
 // deliver tells a channel what waits for it, one message after another, until nothing is
 // due, and notes when to look again. There is one courier for each channel.
 func (e *Engine) deliver(ctx context.Context, channel string) {
-	defer func() {
-		if panicked := recover(); panicked != nil {
-			e.logger.Error("gave up on a channel for now", "channel", channel, "panic", panicked, "stack", string(debug.Stack()))
-			e.index.set(channelLock(channel), e.clock.Now().Add(afterPanic))
-		}
-	}()
+	defer e.survive("channel", channel, channelLock(channel))
 	for ctx.Err() == nil && e.mayAct() {
 		next, err := e.deliverOnce(ctx, channel)
 		switch {

@@ -134,7 +134,7 @@ func New(o Options) *Engine {
 	e.reencryptions = newReencryptions(e)
 	e.connections = newConnections(e)
 	e.access = newAccessKeeper()
-	e.ledger = e.leakedTo
+	e.ledger = e.readersOf
 	return e
 }
 

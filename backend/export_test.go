@@ -4,11 +4,10 @@ import (
 	"context"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/access"
-	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
 
 // SetLedger sets who had read what.
-func (e *Engine) SetLedger(ledger func(ctx context.Context, role string, version int) ([]store.IncidentReader, error)) {
+func (e *Engine) SetLedger(ledger func(ctx context.Context, role string, version int) ([]access.Reader, error)) {
 	e.ledger = ledger
 }
 

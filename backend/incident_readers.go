@@ -5,27 +5,12 @@ import (
 	"slices"
 	"time"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/access"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
 
 // readLedger tells who read a version of a role.
-type readLedger func(ctx context.Context, role string, version int) ([]store.IncidentReader, error)
-
-// leakedTo asks the ledger of reads.
-func (e *Engine) leakedTo(ctx context.Context, role string, version int) ([]store.IncidentReader, error) {
-	readers, err := e.readersOf(ctx, role, version)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]store.IncidentReader, 0, len(readers))
-	for _, r := range readers {
-		out = append(out, store.IncidentReader{
-			EntityID: r.EntityID, DisplayName: r.DisplayName, AccessorHash: r.AccessorHash, Address: r.Address,
-			Reads: r.Reads, FirstTime: r.First, LastTime: r.Last,
-		})
-	}
-	return out, nil
-}
+type readLedger func(ctx context.Context, role string, version int) ([]access.Reader, error)
 
 // addReaders puts who had read the leaked versions into a role's facts, beside those that
 // were recorded before: the ledger may forget, the record of an incident does not.
@@ -40,8 +25,7 @@ func (e *Engine) addReaders(ctx context.Context, role string, before, facts *sto
 			return err
 		}
 		for _, r := range readers {
-			r.Role, r.Version = "", v.Version
-			all = addReader(all, r)
+			all = addReader(all, store.IncidentReader{Version: v.Version, Reader: r})
 		}
 	}
 	facts.Readers = all[:min(len(all), store.MaxIncidentReaders)]
@@ -57,15 +41,15 @@ func addReader(all []store.IncidentReader, r store.IncidentReader) []store.Incid
 	}
 	known := &all[i]
 	known.Reads = max(known.Reads, r.Reads)
-	if r.FirstTime.Before(known.FirstTime) {
-		known.FirstTime = r.FirstTime
+	if r.First.Before(known.First) {
+		known.First = r.First
 	}
-	known.LastTime = later(known.LastTime, r.LastTime)
+	known.Last = later(known.Last, r.Last)
 	return all
 }
 
 // whoReads is what tells one reader from another.
 func whoReads(r store.IncidentReader) store.IncidentReader {
-	r.Reads, r.FirstTime, r.LastTime = 0, time.Time{}, time.Time{}
+	r.Reads, r.First, r.Last = 0, time.Time{}, time.Time{}
 	return r
 }

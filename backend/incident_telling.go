@@ -60,20 +60,20 @@ func (e *Engine) tellOfIncident(ctx context.Context, id string) (next time.Time,
 // passIncidentOn tells the next contact in line of a leak that lives and that nobody
 // acknowledged, and returns when the one after is to be told.
 func (e *Engine) passIncidentOn(ctx context.Context, id string) (next time.Time, err error) {
-	config := e.config.Load()
+	policy := alarmPolicy(e.config.Load())
 	err = e.changeIncident(ctx, id, func(h *store.IncidentHeader) error {
 		now := e.clock.Now()
 		told := max(h.Contacts, 1)
-		if h.Status != store.IncidentOpen || h.Acknowledged != nil || config.EscalateAfter == 0 || told >= len(config.Contacts) {
+		if h.Status != store.IncidentOpen {
 			return errNoChange
 		}
-		next = later(h.OpenedTime, h.PassedTime).Add(config.EscalateAfter.Std())
-		if now.Before(next) {
+		next = policy.PassOnAt(told, later(h.OpenedTime, h.PassedTime), h.Acknowledged)
+		if next.IsZero() || now.Before(next) {
 			return errNoChange
 		}
-		next = now.Add(config.EscalateAfter.Std())
+		next = policy.PassOnAt(told+1, now, nil)
 		ev := incidentEvent(h, eventEscalated, now, map[string]string{"reason": h.Reason, "unacknowledged_since": h.OpenedTime.UTC().Format(time.RFC3339)})
-		ev.ID, ev.Channel = fmt.Sprintf("%s/%d", ev.ID, told), config.Contacts[told]
+		ev.ID, ev.Channel = fmt.Sprintf("%s/%d", ev.ID, told), policy.Contacts[told]
 		h.Contacts, h.PassedTime = told+1, now
 		h.Emit(ev)
 		return nil

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/access"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
@@ -232,25 +233,27 @@ func TestIncidentNamesReaders(t *testing.T) {
 	r := created(t, nil)
 	at := r.Clock.Now()
 	var reads int64 = 3
-	many := func(version, n int) (out []store.IncidentReader) {
+	many := func(n int) (out []access.Reader) {
 		for i := range n {
-			out = append(out, store.IncidentReader{Version: version, DisplayName: fmt.Sprint("reader ", i), Reads: reads, FirstTime: at, LastTime: at.Add(time.Duration(reads) * time.Second)})
+			out = append(out, access.Reader{DisplayName: fmt.Sprint("reader ", i), Reads: reads, First: at, Last: at.Add(time.Duration(reads) * time.Second)})
 		}
 		return out
 	}
-	r.Engine().SetLedger(func(_ context.Context, role string, version int) ([]store.IncidentReader, error) {
+	r.Engine().SetLedger(func(_ context.Context, role string, _ int) ([]access.Reader, error) {
 		require.Equal(t, app, role)
-		return many(version, 60), nil
+		return many(60), nil
 	})
 	id := r.openIncident()
 	facts := r.incident(id).Roles[app]
 	require.Len(t, facts.Readers, store.MaxIncidentReaders)
 	require.Equal(t, 10, facts.MoreReaders)
-	require.Equal(t, many(1, 50), facts.Readers)
+	for i, want := range many(50) {
+		require.Equal(t, store.IncidentReader{Version: 1, Reader: want}, facts.Readers[i])
+	}
 
 	reads = 9 // it goes on being read until its end, and then the ledger forgets the first of them
-	r.Engine().SetLedger(func(_ context.Context, _ string, version int) ([]store.IncidentReader, error) {
-		return slices.Concat(many(version, 2)[1:], []store.IncidentReader{{Version: version, DisplayName: "late", Reads: 1}}), nil
+	r.Engine().SetLedger(func(context.Context, string, int) ([]access.Reader, error) {
+		return append(many(2)[1:], access.Reader{DisplayName: "late", Reads: 1}), nil
 	})
 	r.world.SetRefuse(false)
 	r.waitUntil("contained", 5*time.Minute, func() bool { return !r.incident(id).ContainedTime.IsZero() })
@@ -258,8 +261,8 @@ func TestIncidentNamesReaders(t *testing.T) {
 	require.Len(t, facts.Readers, store.MaxIncidentReaders)
 	require.Equal(t, int64(3), facts.Readers[0].Reads)
 	require.Equal(t, int64(9), facts.Readers[1].Reads)
-	require.Equal(t, at.Add(9*time.Second), facts.Readers[1].LastTime)
-	require.Equal(t, at, facts.Readers[1].FirstTime)
+	require.Equal(t, at.Add(9*time.Second), facts.Readers[1].Last)
+	require.Equal(t, at, facts.Readers[1].First)
 	require.Equal(t, 10, facts.MoreReaders)
 	r.Leak(false)
 }

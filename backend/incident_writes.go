@@ -128,7 +128,7 @@ func (w *IncidentWrite) apply(h *store.IncidentHeader, by rotation.Actor, now ti
 		changed = true
 	}
 	if w.Acknowledge != nil && h.Acknowledged == nil { // the first who did stays
-		h.Acknowledged = &store.Acknowledged{Time: now, Actor: by}
+		h.Acknowledged = &rotation.Acknowledgement{Time: now, Actor: by}
 		emitIncident(h, eventAcknowledged, now, map[string]string{"by": by.DisplayName})
 		changed = true
 	}

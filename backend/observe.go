@@ -28,9 +28,13 @@ type retiringVersion struct {
 	end    time.Time
 }
 
-// nearlyOver tells whether the last quarter of the grace has begun: whoever keeps to the ttl
-// that came with a read has the next version by now.
-func (v retiringVersion) nearlyOver(now time.Time) bool { return !now.Before(v.end.Add(-v.grace / 4)) }
+// nearlyOver is when the last quarter of a grace begins: whoever keeps to the ttl that came
+// with a read has the next version from then on.
+func nearlyOver(end time.Time, grace time.Duration) time.Time { return end.Add(-grace / 4) }
+
+func (v retiringVersion) nearlyOver(now time.Time) bool {
+	return !now.Before(nearlyOver(v.end, v.grace))
+}
 
 // facts derives them from a role's documents.
 func (s *subject) facts() facts {

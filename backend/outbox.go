@@ -68,18 +68,15 @@ func (q *queues) failing() (names []string) {
 	return names
 }
 
-// maxWaiting bounds what waits for one channel. Beyond it the oldest goes, and is recorded
-// as lost.
+// maxWaiting bounds what waits for a channel that takes nothing. Beyond it the oldest that is
+// not urgent goes, and is recorded as lost.
 const maxWaiting = 5000
 
 // tell puts an event into the outbox of every channel that is to be told, and publishes it.
 // Whoever calls stored the event with what it tells of, and does this again until it
 // succeeded: what is put twice is there once.
 func (e *Engine) tell(ctx context.Context, role *store.Role, ev rotation.Event) error {
-	name := ""
-	if role != nil {
-		name = role.Name
-	}
+	name := nameOf(role)
 	key, now := store.OutboxKey(ev.Time, name, ev.ID), e.clock.Now()
 	channels, err := e.listening(ctx, role, ev)
 	if err != nil {

@@ -42,8 +42,9 @@ type summary struct {
 	rotating     bool
 	grace        bool
 	overdueAfter time.Duration
-	facts        facts
-	coming       *coming
+	// facts and coming are what metrics and the calendar know: of roles that are kept alone.
+	facts  facts
+	coming *coming
 }
 
 // set notes a role's change.
@@ -73,7 +74,9 @@ func (m *summaries) place(s *subject) {
 		return
 	}
 	delete(m.ending, s.name)
-	m.by[s.name] = s.summary()
+	sum := s.summary()
+	sum.facts, sum.coming = s.facts(), s.coming()
+	m.by[s.name] = sum
 }
 
 func (m *summaries) drop(name string) {
@@ -189,9 +192,8 @@ func (s *subject) summary() summary {
 			Name: s.name, Type: s.role.Type, CurrentVersion: st.Current, ActivatedTime: st.ActivatedTime,
 			NextRotation: st.NextRotation, LastError: lastError(st),
 		},
-		connection: s.role.Connection, coming: s.coming(),
-		rotating: st.InFlight != nil || st.Intent != nil && st.Intent.Attempt == 1, overdueAfter: s.role.Policy.OverdueAfter.Std(),
-		facts: s.facts(),
+		connection: s.role.Connection,
+		rotating:   st.InFlight != nil || st.Intent != nil && st.Intent.Attempt == 1, overdueAfter: s.role.Policy.OverdueAfter.Std(),
 	}
 	held := ""
 	if st.InFlight != nil {

@@ -86,7 +86,7 @@ func (s *State) ReviewAlarm(state, reason string, told bool, p AlarmPolicy, now 
 // passOn tells the next contact in line of what nobody acknowledged.
 func (s *State) passOn(p AlarmPolicy, now time.Time) bool {
 	a := s.Alarm
-	if at := a.passOnAt(p); at.IsZero() || now.Before(at) {
+	if at := p.PassOnAt(a.Contacts, a.PassedTime, a.Acknowledged); at.IsZero() || now.Before(at) {
 		return false
 	}
 	next := p.Contacts[a.Contacts]
@@ -96,11 +96,13 @@ func (s *State) passOn(p AlarmPolicy, now time.Time) bool {
 	return true
 }
 
-func (a *Alarm) passOnAt(p AlarmPolicy) time.Time {
-	if a.Acknowledged != nil || p.Escalate <= 0 || a.Contacts >= len(p.Contacts) {
+// PassOnAt is when the next contact in line is to be told, given how many were and when the
+// last of them; zero for never.
+func (p AlarmPolicy) PassOnAt(told int, last time.Time, by *Acknowledgement) time.Time {
+	if by != nil || p.Escalate <= 0 || told >= len(p.Contacts) {
 		return time.Time{}
 	}
-	return a.PassedTime.Add(p.Escalate)
+	return last.Add(p.Escalate)
 }
 
 func (s *State) remind(reason string, p AlarmPolicy, now time.Time) bool {
@@ -120,7 +122,7 @@ func (s *State) AlarmAt(p AlarmPolicy) time.Time {
 		return time.Time{}
 	}
 	at := s.Alarm.ToldTime.Add(p.Remind)
-	if pass := s.Alarm.passOnAt(p); !pass.IsZero() && pass.Before(at) {
+	if pass := p.PassOnAt(s.Alarm.Contacts, s.Alarm.PassedTime, s.Alarm.Acknowledged); !pass.IsZero() && pass.Before(at) {
 		at = pass
 	}
 	return at

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/access"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 )
 
@@ -42,7 +43,7 @@ type IncidentHeader struct {
 	// KillFirst is how it was declared: roles that a crash left out are declared so too.
 	KillFirst bool `json:"kill_first,omitempty"`
 	// Acknowledged is who said first that they see to it; nil while nobody has.
-	Acknowledged *Acknowledged `json:"acknowledged,omitempty"`
+	Acknowledged *rotation.Acknowledgement `json:"acknowledged,omitempty"`
 	// Closing is what was said when it was closed; nil before.
 	Closing *IncidentClosing `json:"closing,omitempty"`
 	// SeverityChanges counts them.
@@ -55,12 +56,6 @@ type IncidentHeader struct {
 	// Marks names every role of the incident; it is complete before the first role is
 	// touched.
 	Marks map[string]IncidentMark `json:"roles"`
-}
-
-// Acknowledged is that a person sees to an incident.
-type Acknowledged struct {
-	Time  time.Time      `json:"time"`
-	Actor rotation.Actor `json:"actor"`
 }
 
 // IncidentClosing is how an incident was closed.
@@ -173,15 +168,9 @@ const MaxIncidentReaders = 50
 // IncidentReader is who had read a leaked version. Role is set where readers of several
 // roles stand together.
 type IncidentReader struct {
-	Role         string    `json:"role,omitempty"`
-	Version      int       `json:"version"`
-	EntityID     string    `json:"entity_id,omitempty"`
-	DisplayName  string    `json:"display_name,omitempty"`
-	AccessorHash string    `json:"accessor_hash,omitempty"`
-	Address      string    `json:"address,omitempty"`
-	Reads        int64     `json:"reads"`
-	FirstTime    time.Time `json:"first_time"`
-	LastTime     time.Time `json:"last_time"`
+	Role    string `json:"role,omitempty"`
+	Version int    `json:"version"`
+	access.Reader
 }
 
 // IncidentVersion is a leaked version, by number and identifier, never a value.

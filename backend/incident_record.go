@@ -66,7 +66,7 @@ func (e *Engine) Incident(ctx context.Context, id string) (*store.Incident, erro
 	if doc == nil {
 		return nil, noIncident(id)
 	}
-	return doc, nil
+	return doc, e.addWaiting(ctx, doc)
 }
 
 func noIncident(id string) error { return fault.New(fault.NotFound, "there is no incident %q", id) }

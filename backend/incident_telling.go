@@ -107,6 +107,50 @@ func (e *Engine) recordTold(ctx context.Context, channel string, q *store.Queued
 	return e.store.PutIncidentTold(ctx, id, &doc)
 }
 
+// addWaiting puts what waits behind another message, and was never tried, beside what is on
+// record: where a channel takes nothing, that is most of it.
+func (e *Engine) addWaiting(ctx context.Context, i *store.Incident) error {
+	all, err := e.allChannels(ctx)
+	if err != nil {
+		return err
+	}
+	for _, channel := range all {
+		if err := e.addWaitingFor(ctx, channel.Name, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *Engine) addWaitingFor(ctx context.Context, channel string, i *store.Incident) error {
+	keys, err := e.store.OutboxKeys(ctx, channel)
+	if err != nil {
+		return err
+	}
+	first, _ := slices.BinarySearch(keys, store.OutboxKeysFrom(i.OpenedTime))
+	at := slices.IndexFunc(i.Told, func(t store.IncidentTold) bool { return t.Channel == channel })
+	for _, key := range keys[first:min(len(keys), first+store.MaxToldEvents)] {
+		q, err := e.store.Queued(ctx, channel, key)
+		if err != nil {
+			return err
+		}
+		if q == nil || q.Event.Data["incident_id"] != i.ID {
+			continue
+		}
+		if at < 0 {
+			at, i.Told = len(i.Told), append(i.Told, store.IncidentTold{Channel: channel})
+		}
+		told := &i.Told[at]
+		if slices.ContainsFunc(told.Events, func(t store.ToldEvent) bool { return t.ID == q.Event.ID }) {
+			continue
+		}
+		told.Events = append(told.Events, store.ToldEvent{
+			ID: q.Event.ID, Type: q.Event.Type, Role: strings.Join(rolesOf(q), ", "), Status: store.ToldWaiting, Time: q.QueuedTime,
+		})
+	}
+	return nil
+}
+
 func noteTold(doc *store.IncidentTold, q *store.Queued, status, detail string, now time.Time) {
 	i := slices.IndexFunc(doc.Events, func(t store.ToldEvent) bool { return t.ID == q.Event.ID })
 	if i < 0 {

@@ -612,7 +612,7 @@ func TestAnIncidentIsPassedOnAndItsMessagesAreOnRecord(t *testing.T) {
 	}
 	require.Equal(t, "delivered", fates["first emergency.declared"])
 	require.Equal(t, "delivered", fates["second incident.escalated"])
-	require.Equal(t, "waiting", fates["ops incident.contained"])
+	require.Equal(t, "waiting", fates["ops incident.contained"], "it stands behind what failed, and was perhaps never tried")
 	r.Leak(false)
 }
 

@@ -68,8 +68,11 @@ func outboxFolder(channel string) string { return outboxPrefix + channel + "/" }
 // may have several events of one moment, and so may several roles.
 func OutboxKey(at time.Time, role, event string) string {
 	sum := sha256.Sum256([]byte(role + "\x00" + event))
-	return fmt.Sprintf("%020d-%x", at.UnixNano(), sum[:8])
+	return fmt.Sprintf("%s-%x", OutboxKeysFrom(at), sum[:8])
 }
+
+// OutboxKeysFrom sorts before the keys of all events of a time and later.
+func OutboxKeysFrom(at time.Time) string { return fmt.Sprintf("%020d", at.UnixNano()) }
 
 func historyFolder(name string) string { return historyPrefix + name + "/" }
 

@@ -89,6 +89,7 @@ func exampleRoleStatus() map[string]any {
 		"last_vault_rotation": "2026-03-01T10:00:00Z", "next_rotation": "2026-03-31T10:00:00Z", "overdue_seconds": 0,
 		"consecutive_failures": 0, "rotation": nil, "last_rotation": exampleRotation(rotation.Scheduled),
 		"versions": []any{retiring, current}, "open_incidents": []any{},
+		"mirror": renderMirror(&rotation.Mirror{Path: "self/secret/intelliflow/database", Copy: 7, Version: 4, WrittenTime: exampleTime}),
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/jwt"
 )
 
@@ -40,6 +41,7 @@ func roleStatusFields() map[string]*framework.FieldSchema {
 	fields["rotation"] = object("The Rotation in flight.")
 	fields["last_rotation"] = object("The Rotation that ended last.")
 	fields["versions"] = list("Every Version that is kept, by number.")
+	fields["mirror"] = object("The copy of the current version elsewhere: path, version (of the role), mirror_version (the place's own), written_time, trouble. Null where there is none.")
 	fields["open_incidents"] = list("Ids of the incidents that are not contained.")
 	fields["revoked_kids"] = sometimes(framework.TypeSlice, "(type jwt) Ids of keys that leaked: no token of theirs is to be trusted.")
 	return fields
@@ -112,11 +114,21 @@ func renderRoleStatus(s *backend.RoleStatus) map[string]any {
 	out["rotation"] = optionalRotation(s.Rotation)
 	out["last_rotation"] = optionalRotation(s.LastRotation)
 	out["versions"] = versions
+	out["mirror"] = renderMirror(s.Mirror)
 	out["open_incidents"] = sentences(s.OpenIncidents)
 	if s.Type == jwt.Type {
 		out["revoked_kids"] = sentences(s.RevokedIDs)
 	}
 	return out
+}
+
+func renderMirror(m *rotation.Mirror) any {
+	if m == nil {
+		return nil
+	}
+	return map[string]any{
+		"path": m.Path, "version": orNull(m.Version), "mirror_version": orNull(m.Copy), "written_time": renderTime(m.WrittenTime), "trouble": orNull(m.Trouble()),
+	}
 }
 
 // leftOutside tells of versions whose end waits for a person, does not go through, or

@@ -129,6 +129,9 @@ func (e *Engine) view(s *subject) (view, error) {
 	if v.data != nil {
 		v.runsData, v.missed = e.reencryptions.busy(s.name), len(e.memory.missed(s.name)) > 0
 	}
+	if v.mirrorPrint, err = fieldsPrint(s.role.Policy); err != nil {
+		return view{}, err
+	}
 	v.telling = e.telling(s, kind, v.now)
 	for _, ev := range s.state.Events {
 		if !e.memory.delivered(s.name, ev.ID) {
@@ -186,6 +189,8 @@ func (e *Engine) perform(ctx context.Context, s *subject, d decision) error {
 		return nil
 	case actCheck:
 		return e.check(ctx, s)
+	case actMirror:
+		return e.mirror(ctx, s)
 	case actTrim:
 		return e.trim(ctx, s)
 	case actAlarm:
@@ -266,7 +271,7 @@ func (e *Engine) verifyAndSwitch(ctx context.Context, s *subject) error {
 		}
 		s.dirtyIncidents()
 		now := e.clock.Now()
-		if err := s.activate(now); err != nil || e.hasSteps(s.role) {
+		if err := s.activate(now); err != nil || e.hasSteps(s.role, s.state.InFlight) {
 			return err
 		}
 		return s.state.Finish(now, e.nextRotation(s, policy, now))

@@ -279,7 +279,11 @@ func (e *Engine) lookBefore(ctx context.Context, s *subject, i rotation.Intent) 
 	if err != nil {
 		return false, err
 	}
-	reasons := failures(lines)
+	dependents, err := e.dependentLines(ctx, s, isFirst(i.Trigger))
+	if err != nil {
+		return false, err
+	}
+	reasons := failures(append(lines, dependents...))
 	if reasons == "" {
 		return false, nil
 	}

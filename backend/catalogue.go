@@ -53,6 +53,8 @@ var EventKinds = []EventKind{
 	{Name: "incident.contained", Severity: notify.Warning, Help: "Every leaked version is proven dead.", says: "incident {incident_id} is contained: every leaked version is proven dead", alarm: ofIncident, closes: true},
 	{Name: "incident.escalated", Severity: notify.Critical, Help: "Nobody acknowledged an incident within escalate_after: the next contact is told.", says: "nobody acknowledged incident {incident_id}: {reason}", alarm: ofIncident},
 	{Name: "incident.severity", Severity: notify.Warning, Help: "The severity of an incident changed.", says: "incident {incident_id} is {severity} now"},
+	{Name: "mirror.changed", Severity: notify.Warning, Help: "Somebody else wrote, or removed, the copy that a role has elsewhere.", says: "the copy of %s at {mirror} is not ours any more: {what}; {then}"},
+	{Name: "mirror.written", Severity: notify.Info, Help: "The current version was copied to where the role is mirrored.", says: "version {version} of %s was copied to {mirror} as version {mirror_version}"},
 	{Name: "reencryption.ended", Severity: notify.Info, Help: "All stored data is under the current version.", says: "the data of %s followed to version {version}", cause: everywhere, many: "the data of %s followed to the current version"},
 	{Name: "reencryption.failing", Severity: notify.Error, Help: "The re-encryption of a role's data does not go on.", says: "the re-encryption of the data of %s fails: {error}", cause: "error", alarm: ofRole},
 	{Name: "reencryption.left", Severity: notify.Warning, Help: "A pass left values under earlier versions.", says: "data of %s is left under earlier versions: {what}"},

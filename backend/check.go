@@ -34,7 +34,7 @@ func (e *Engine) check(ctx context.Context, s *subject) error {
 	if found != nil {
 		return e.diverge(ctx, s, found)
 	}
-	return nil
+	return e.watchMirror(ctx, s)
 }
 
 // recheck is the wait after a check that found nothing out.

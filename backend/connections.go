@@ -397,7 +397,7 @@ func (e *Engine) usersOf(ctx context.Context, connection string) (users []string
 		if err != nil {
 			return nil, err
 		}
-		uses := s.role.Connection == connection
+		uses := s.role.Connection == connection || slices.Contains(dependentConnections(s.role.Policy), connection)
 		if !uses {
 			if uses, err = e.dataLiesAt(ctx, s, connection); err != nil {
 				return nil, err

@@ -277,6 +277,9 @@ func (e *Engine) message(ctx context.Context, q *store.Queued) (*notify.Message,
 			m.Fields = append(m.Fields, notify.Field{Name: name, Value: ev.Data[name]})
 		}
 	}
+	if ev.Type == "version.activated" && len(roles) == 1 { // so that a consumer can read at once
+		m.Fields = append(m.Fields, notify.Field{Name: "path", Value: "creds/" + roles[0]})
+	}
 	m.Alarm, m.Over = q.Alarm, q.Over
 	return m, nil
 }

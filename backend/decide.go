@@ -35,6 +35,7 @@ const (
 	actData     act = "re-encrypt" // let stored data follow, in the background
 	actKeep     act = "adopt destroy_after"
 	actMissed   act = "missed a version" // somebody had need of one that ended
+	actMirror   act = "mirror"           // copy the current version elsewhere
 	actTrim     act = "trim"             // destroy material that is too old
 	actAlarm    act = "alarm"            // tell what is wrong, or no more
 	actForetell act = "foretell"         // tell ahead of a rotation
@@ -59,6 +60,8 @@ type view struct {
 	now    time.Time
 	policy schedule.Policy
 	print  string // fingerprint of the policy
+	// mirrorPrint is that of what the copy is to hold.
+	mirrorPrint string
 	// served is for how long this process has served readers.
 	served time.Duration
 	// checked is when the current version was last compared with the world outside;
@@ -93,7 +96,7 @@ const checkEvery = 24 * time.Hour
 // before new work.
 var rules = []func(view) decision{
 	ruleDeclare, ruleBury, rulePolicy, ruleKillCurrent, ruleKill, ruleProve, ruleAdvance,
-	ruleWithdraw, ruleUndo, ruleMissed, ruleKeep, ruleRetire, ruleIntent, rulePromote, ruleStage, ruleSchedule, ruleIncident, ruleAhead,
+	ruleWithdraw, ruleUndo, ruleMissed, ruleKeep, ruleRetire, ruleIntent, rulePromote, ruleStage, ruleSchedule, ruleIncident, ruleAhead, ruleMirror,
 	rulePlanData, ruleData, ruleCheck, ruleTrim, ruleUse, ruleForetell, ruleWindow, ruleAlarm, ruleEvents,
 }
 

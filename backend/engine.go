@@ -43,8 +43,6 @@ type Options struct {
 	Clock       Clock // nil: the real one
 	Rotators    []rotator.Rotator
 	Connections []rotator.ConnectionKind
-	// Steps run, in order, between the switch of readers and the rotation's end.
-	Steps []Step
 	// Channels are the types of channel.
 	Channels []notify.Kind
 	Sink     EventSink // nil: nobody
@@ -60,7 +58,7 @@ type Engine struct {
 	rotators  map[string]rotator.Rotator
 	kinds     []rotator.Kind
 	connKinds []rotator.ConnectionKind
-	steps     []Step
+	steps     []step
 	sink      EventSink
 	// channelKinds are the types of channel, channels all that are stored, without their
 	// secrets; nil while they are not read.
@@ -112,10 +110,11 @@ const (
 func New(o Options) *Engine {
 	e := &Engine{
 		store: store.New(o.Storage), system: o.System, logger: o.Logger, clock: o.Clock,
-		rotators: map[string]rotator.Rotator{}, connKinds: o.Connections, steps: o.Steps,
+		rotators: map[string]rotator.Rotator{}, connKinds: o.Connections,
 		sink: o.Sink, channelKinds: o.Channels,
 		index: newIndex(), cache: newCache(), wake: make(chan struct{}, 1),
 	}
+	e.steps = e.builtinSteps()
 	if e.clock == nil {
 		e.clock = newClock()
 	}

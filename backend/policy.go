@@ -29,7 +29,15 @@ func RoleOptions() option.Set {
 		{Name: "max_attempts", Type: option.Int, Help: "How many attempts a rotation has before the role is blocked for a person, 1 to 100, default 10."},
 		{Name: "overdue_after", Type: option.Duration, Help: "From which lateness the role is overdue. Default: the mount's."},
 		{Name: "access_rate_threshold", Type: option.Int, Help: "Above how many reads a minute of the secret people are told who reads it; 0 for never. Default, and -1: the mount's."},
+		{Name: "rollout", Type: option.List, Help: "Workloads that are restarted once readers get the next version, each as connection/namespace/kind/name, or with a label selector in the place of the name."},
+		{Name: "rollout_order", Type: option.String, Help: "sequential (the default): each workload has completed before the next one is restarted; or parallel."},
+		{Name: "rollout_timeout", Type: option.Duration, Help: "How long all of rollout, the checks after it and the mirror before it may take each, 10s to 24h, default 10m."},
+		{Name: "checks", Type: option.List, Help: "Connections of type http-check that must pass after the rollout."},
+		{Name: "expect_sessions", Type: option.List, Help: "Application names that must each have a session under the new version after the rollout."},
 		{Name: "on_rollout_failure", Type: option.String, Help: "What happens when dependents fail after the switch: rollback (the default) or hold."},
+		{Name: "mirror", Type: option.String, Help: "Where each new current version is copied to, as connection/path with a connection of type vault: a path of a KV v2 mount there."},
+		{Name: "mirror_fields", Type: option.Map, Help: "What the copy holds: its field names, each with a field of creds or a template such as {{.username}}:{{.password}}. Default: the fields of creds. rotation_id and version are always in it."},
+		{Name: "mirror_force", Type: option.Bool, Help: "Let the copy take the place of what somebody else wrote there."},
 		{Name: "channels", Type: option.List, Help: "The channels that are told of this role. Default: the mount's."},
 		{Name: "custom_metadata", Type: option.Map, Help: "Up to 64 labels of your own."},
 	}
@@ -39,6 +47,7 @@ func defaultPolicy(k rotator.Kind) store.Policy {
 	return store.Policy{
 		Period: rotation.Duration(k.Period), Grace: rotation.Duration(k.Grace),
 		MaxGrace: rotation.Duration(defaultMaxGrace), MaxVersions: 10, MaxAttempts: 10, OnRolloutFailure: onFailureRollback,
+		RolloutOrder: orderSequential, RolloutTimeout: rotation.Duration(defaultRolloutTimeout),
 	}
 }
 
@@ -115,6 +124,10 @@ func (e *Engine) checkPolicy(kind rotator.Rotator, role *store.Role) error {
 		return fault.Field("access_rate_threshold", "must be a number of reads a minute, 0 for never, or -1 for the mount's")
 	case p.OnRolloutFailure != onFailureRollback && p.OnRolloutFailure != onFailureHold:
 		return fault.Field("on_rollout_failure", "must be %s or %s", onFailureRollback, onFailureHold)
+	case rolloutOrder(p) != orderSequential && rolloutOrder(p) != orderParallel:
+		return fault.Field("rollout_order", "must be %s or %s", orderSequential, orderParallel)
+	case rolloutTimeout(p) < minRolloutTimeout || rolloutTimeout(p) > maxRolloutTimeout:
+		return fault.Field("rollout_timeout", "must be from %s to %s", minRolloutTimeout, maxRolloutTimeout)
 	}
 	if err := checkMetadata(p.CustomMetadata); err != nil {
 		return err

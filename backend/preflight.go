@@ -53,7 +53,16 @@ func (e *Engine) Preflight(ctx context.Context, name string) ([]rotator.Line, er
 	if err != nil {
 		return nil, err
 	}
+	dependents, err := e.dependentLines(ctx, s, false)
+	if err != nil {
+		return nil, err
+	}
+	checks, err := e.checkLines(ctx, s)
+	if err != nil {
+		return nil, err
+	}
 	lines = append(lines, current, e.earlierLine(ctx, s), e.rollbackLine(s))
+	lines = append(append(lines, dependents...), checks...)
 	return append(lines, channels, window, s.inFlightLine()), nil
 }
 

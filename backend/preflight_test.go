@@ -15,6 +15,9 @@ import (
 
 func (r *rig) preflight() map[string]rotator.Line {
 	r.t.Helper()
+	ctx, done := context.WithTimeout(context.Background(), time.Minute)
+	defer done()
+	require.NoError(r.t, r.Engine().Quiesce(ctx)) // what came before is no work of preflight
 	before := r.Disk.Snapshot()
 	lines, err := r.Engine().Preflight(context.Background(), app)
 	require.NoError(r.t, err)

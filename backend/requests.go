@@ -196,6 +196,8 @@ type RoleStatus struct {
 	// InUse has, for each retiring version, who still uses it.
 	InUse         map[int][]rotator.Use
 	OpenIncidents []string
+	// Mirror is the copy elsewhere, nil where there is none.
+	Mirror *rotation.Mirror
 	// RevokedIDs are the identifiers of versions that leaked, for kinds whose versions
 	// are used here; nil for others.
 	RevokedIDs []string

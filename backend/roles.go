@@ -151,6 +151,9 @@ func (e *Engine) checkRole(ctx context.Context, kind rotator.Rotator, before, ro
 	if err := e.checkChannels(ctx, "channels", role.Policy.Channels); err != nil {
 		return nil, err
 	}
+	if err := e.checkDependents(ctx, kind, before, role); err != nil {
+		return nil, err
+	}
 	after := roleView(role, conn)
 	after.Secrets = w.Secrets
 	var was *rotator.Role

@@ -2,7 +2,6 @@ package backend_test
 
 import (
 	"context"
-	"errors"
 	"testing"
 	"time"
 
@@ -13,7 +12,6 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
-	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
 
 func TestFailuresAreRetriedWithFreshMaterialThenBlocked(t *testing.T) {
@@ -73,9 +71,8 @@ func TestPreflightPostponesAndCountsNoAttempt(t *testing.T) {
 
 func TestRotateWhileInFlightIsRefusedWithItsPhase(t *testing.T) {
 	t.Parallel()
-	step := &scriptedStep{}
-	r := created(t, nil, func(s *enginetest.Stage) { s.Steps = []backend.Step{step} })
-	step.set(func() (backend.StepProgress, error) { return backend.StepProgress{Detail: "rolling"}, nil })
+	r := withDependents(t, option.Values{"rollout": []string{apiTarget}})
+	r.around.Change(api, func(w *enginetest.Workload) { w.Broken = true })
 	out, err := r.rotate()
 	require.NoError(t, err)
 	require.Equal(t, rotation.Active, out.Phase)
@@ -85,94 +82,10 @@ func TestRotateWhileInFlightIsRefusedWithItsPhase(t *testing.T) {
 	_, err = r.rollback(1)
 	requireKind(t, fault.Conflict, err, "phase active")
 	require.True(t, r.State().Version(1).RetireAt.IsZero(), "grace runs from the end of the rotation")
-	step.set(func() (backend.StepProgress, error) { return backend.StepProgress{Done: true}, nil })
+	r.around.Change(api, func(w *enginetest.Workload) { w.Broken = false })
 	r.waitUntil("rolled out", time.Minute, func() bool { return r.State().InFlight == nil })
 	require.Equal(t, rotation.Succeeded, r.State().Last.Outcome)
 	require.False(t, r.State().Version(1).RetireAt.IsZero())
-}
-
-// scriptedStep is a step whose progress tests decide.
-type scriptedStep struct {
-	enginetest.Shared[func() (backend.StepProgress, error)]
-	back enginetest.Shared[int]
-}
-
-func (s *scriptedStep) set(f func() (backend.StepProgress, error)) { s.Set(f) }
-func (s *scriptedStep) Name() string                               { return "rollout" }
-func (s *scriptedStep) Applies(*store.Role) bool                   { return true }
-func (s *scriptedStep) Run(_ context.Context, run backend.StepRun) (backend.StepProgress, error) {
-	if run.Back {
-		s.back.Set(s.back.Get() + 1)
-		return backend.StepProgress{Done: true}, nil
-	}
-	if f := s.Get(); f != nil {
-		return f()
-	}
-	return backend.StepProgress{Done: true}, nil
-}
-
-func TestFailedStepGoesBackAndBlocks(t *testing.T) {
-	t.Parallel()
-	step := &scriptedStep{}
-	r := created(t, nil, func(s *enginetest.Stage) { s.Steps = []backend.Step{step} })
-	step.set(func() (backend.StepProgress, error) { return backend.StepProgress{}, errors.New("pods crash") })
-	out, err := r.rotate()
-	require.NoError(t, err)
-	require.Equal(t, rotation.RolledBack, out.Outcome)
-	require.Equal(t, 1, r.Current())
-	require.Equal(t, 1, step.back.Get(), "dependents follow the pointer back")
-	require.Equal(t, rotation.Retiring, r.State().Version(2).State, "readers hold it: it has its grace")
-	require.False(t, r.State().Version(2).RetireAt.IsZero())
-	require.Equal(t, backend.StateBlocked, r.status().State)
-	r.Wait(3 * time.Minute)
-	require.Equal(t, rotation.Retired, r.State().Version(2).State)
-	require.Len(t, r.marked(), 1)
-	step.set(nil)
-	out, err = r.rotate()
-	require.NoError(t, err)
-	require.Equal(t, rotation.Succeeded, out.Outcome)
-	require.Equal(t, backend.StateGrace, r.status().State)
-}
-
-func TestFailedStepHoldsForAPerson(t *testing.T) {
-	t.Parallel()
-	hold := func(t *testing.T) (*rig, *scriptedStep) {
-		step := &scriptedStep{}
-		r := created(t, option.Values{"on_rollout_failure": "hold"}, func(s *enginetest.Stage) { s.Steps = []backend.Step{step} })
-		step.set(func() (backend.StepProgress, error) { return backend.StepProgress{}, errors.New("pods crash") })
-		_, err := r.rotate()
-		require.NoError(t, err)
-		r.waitUntil("held", time.Minute, func() bool { return r.status().State == backend.StateActionRequired })
-		require.Equal(t, 2, r.Current())
-		_, err = r.rotate()
-		requireKind(t, fault.Conflict, err, "held")
-		step.set(nil)
-		return r, step
-	}
-	t.Run("resume", func(t *testing.T) {
-		t.Parallel()
-		r, _ := hold(t)
-		require.NoError(t, r.Act(func(ctx context.Context, e *backend.Engine) error {
-			_, err := e.Rotate(ctx, app, backend.RotateRequest{Wait: backend.Wait, Resume: true})
-			return err
-		}))
-		require.Equal(t, rotation.Succeeded, r.State().Last.Outcome)
-	})
-	t.Run("rollback", func(t *testing.T) {
-		t.Parallel()
-		r, _ := hold(t)
-		out, err := r.rollback(0)
-		require.NoError(t, err)
-		require.Equal(t, rotation.Succeeded, out.Outcome)
-		require.Equal(t, 1, r.Current())
-	})
-	t.Run("emergency", func(t *testing.T) {
-		t.Parallel()
-		r, _ := hold(t)
-		out := r.emergency(false)
-		require.Equal(t, store.IncidentContained, out.Status)
-		require.Equal(t, 3, r.Current())
-	})
 }
 
 func TestRollbackIsRefusedWithTheReason(t *testing.T) {

@@ -211,7 +211,7 @@ func (s *subject) summary() summary {
 	default:
 		out.fixed, out.reason = s.personActs()
 	}
-	out.failing = st.Failures > 0 || st.Reencryption.Runs() && st.Reencryption.Failures > 0 || st.Postponed != nil && st.Postponed.Failing || st.Ahead != nil
+	out.failing = st.Failures > 0 || st.Reencryption.Runs() && st.Reencryption.Failures > 0 || st.Postponed != nil && st.Postponed.Failing || st.Ahead != nil || st.Mirror.Trouble() != ""
 	for i := range st.Versions {
 		v := &st.Versions[i]
 		out.grace = out.grace || v.Holds() && st.Reencryption.Runs() || !v.KeepsData && (v.State == rotation.Retiring || v.State == rotation.Disabled)
@@ -264,6 +264,9 @@ func lastError(st *rotation.State) string {
 	}
 	if job := st.Reencryption; job.Runs() && job.Failures > 0 {
 		return "re-encryption: " + job.Trouble
+	}
+	if trouble := st.Mirror.Trouble(); trouble != "" {
+		return trouble
 	}
 	if st.Last != nil && st.Last.Error != nil && st.Failures > 0 {
 		return st.Last.Error.Message
@@ -365,7 +368,7 @@ func (e *Engine) RoleStatus(ctx context.Context, name string) (*RoleStatus, erro
 	out := &RoleStatus{
 		RoleSummary: sum.RoleSummary, Connection: s.role.Connection, StateReason: sum.reason,
 		ConsecutiveFailures: s.state.Failures, Rotation: s.state.InFlight, LastRotation: s.state.Last,
-		Versions: s.state.Versions, InUse: map[int][]rotator.Use{},
+		Versions: s.state.Versions, InUse: map[int][]rotator.Use{}, Mirror: s.state.Mirror,
 	}
 	if _, ok := e.rotators[s.role.Type].(rotator.LiveUser); ok {
 		out.RevokedIDs = s.revoked()
@@ -409,7 +412,7 @@ func (s *subject) reason(state RoleState) string {
 		return "due since " + s.state.NextRotation.Format(time.RFC3339)
 	case StateRotating:
 		if r := s.state.InFlight; r != nil {
-			return fmt.Sprintf("rotation %s (%s) is in phase %s", r.ID, r.Trigger, r.Phase)
+			return fmt.Sprintf("rotation %s (%s) is in phase %s", r.ID, r.Trigger, r.Phase) + runningStep(r)
 		}
 		if i := s.state.Intent; i != nil && s.announces(i) {
 			v := s.state.Version(i.Version)
@@ -423,6 +426,20 @@ func (s *subject) reason(state RoleState) string {
 	default:
 		return ""
 	}
+}
+
+// runningStep says how far a rotation's dependents got, "" where none is at work.
+func runningStep(r *rotation.Rotation) string {
+	for i := range r.Steps {
+		if step := &r.Steps[i]; step.State == rotation.StepRunning && step.Back == r.Reverting {
+			back := ""
+			if step.Back {
+				back = ", on its way back"
+			}
+			return fmt.Sprintf(", step %s%s: %s", step.Name, back, step.Detail)
+		}
+	}
+	return ""
 }
 
 // ending says what the versions wait for that are to end.

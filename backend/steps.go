@@ -2,6 +2,8 @@ package backend
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -11,39 +13,47 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
 
-// Step is a named act between the switch of readers and the end of a rotation:
+// step is a named act between the switch of readers and the end of a rotation:
 // mirror, rollout, checks. It is polled, so that ten minutes of waiting hold
 // neither a lock nor a worker, and it keeps a cursor in the journal, so that a
 // crash resumes and does not repeat.
-type Step interface {
-	Name() string
-	// Applies tells whether the role wants this step.
-	Applies(role *store.Role) bool
-	// Run begins the step, or looks how far it got when the cursor is set. It is
+type step interface {
+	name() string
+	// applies tells whether the role wants this step in such a rotation.
+	applies(role *store.Role, r *rotation.Rotation) bool
+	// run begins the step, or looks how far it got when the cursor is set. It is
 	// idempotent for the same cursor. An error fails the step.
-	Run(ctx context.Context, r StepRun) (StepProgress, error)
+	run(ctx context.Context, r stepRun) (stepProgress, error)
 }
 
-// StepRun is what a step is told.
-type StepRun struct {
-	Role     *store.Role
-	Rotation *rotation.Rotation
-	// Version is the one that readers now get; its material is not given.
-	Version rotation.Version
-	// Back is set when the pointer went back and dependents have to follow.
-	Back   bool
-	Cursor string
-	// Started is when the step began.
-	Started time.Time
+// steps are run in this order.
+func (e *Engine) builtinSteps() []step {
+	return []step{&mirrorStep{e}, &rolloutStep{e}, &checkStep{e}}
 }
 
-// StepProgress is how far a step got.
-type StepProgress struct {
-	Done   bool
-	Detail string
-	Cursor string
-	// PollAfter is when to look again, if not done.
-	PollAfter time.Duration
+// stepRun is what a step is told.
+type stepRun struct {
+	*subject
+	rotation *rotation.Rotation
+	// version is the one that readers now get.
+	version rotation.Version
+	// back is set when the pointer went back and dependents have to follow.
+	back   bool
+	cursor string
+	// deadline is when the step has failed if it is not done.
+	deadline time.Time
+	started  time.Time
+}
+
+// stepProgress is how far a step got.
+type stepProgress struct {
+	done   bool
+	detail string
+	cursor string
+	// pollAfter is when to look again, if not done; 0: at once.
+	pollAfter time.Duration
+	// change is stored with it.
+	change func(*subject)
 }
 
 // What to do when a step fails.
@@ -52,18 +62,18 @@ const (
 	onFailureHold     = "hold"
 )
 
-// minPoll bounds how often a step is polled.
-const minPoll = time.Second
+// pollEvery is how often a step looks how far its dependents got.
+const pollEvery = 3 * time.Second
 
 // advanceSteps begins or polls the next step that is not done; when all are, the
 // rotation ends.
 func (e *Engine) advanceSteps(ctx context.Context, s *subject) error {
 	r := s.state.InFlight
 	for _, step := range e.steps {
-		if !step.Applies(s.role) {
+		if !step.applies(s.role, r) {
 			continue
 		}
-		done := r.StepNamed(step.Name(), r.Reverting)
+		done := r.StepNamed(step.name(), r.Reverting)
 		if done != nil && done.State == rotation.StepDone {
 			continue
 		}
@@ -73,11 +83,11 @@ func (e *Engine) advanceSteps(ctx context.Context, s *subject) error {
 }
 
 // hasSteps tells whether anything follows the switch.
-func (e *Engine) hasSteps(role *store.Role) bool {
-	return slices.ContainsFunc(e.steps, func(step Step) bool { return step.Applies(role) })
+func (e *Engine) hasSteps(role *store.Role, r *rotation.Rotation) bool {
+	return slices.ContainsFunc(e.steps, func(step step) bool { return step.applies(role, r) })
 }
 
-func (e *Engine) runStep(ctx context.Context, s *subject, step Step, record *rotation.Step) error {
+func (e *Engine) runStep(ctx context.Context, s *subject, step step, record *rotation.Step) error {
 	r := s.state.InFlight
 	now := e.clock.Now()
 	if record == nil {
@@ -87,33 +97,40 @@ func (e *Engine) runStep(ctx context.Context, s *subject, step Step, record *rot
 				return err
 			}
 			s.state.InFlight.Steps = append(s.state.InFlight.Steps, rotation.Step{
-				Name: step.Name(), State: rotation.StepRunning, StartedTime: now, Back: r.Reverting,
+				Name: step.name(), State: rotation.StepRunning, StartedTime: now, Back: r.Reverting,
 			})
 			return nil
 		})
 		return err
 	}
-	run := StepRun{
-		Role: s.role, Rotation: r, Version: *s.state.CurrentVersion(), Back: r.Reverting,
-		Cursor: record.Cursor, Started: record.StartedTime,
+	run := stepRun{
+		subject: s, rotation: r, version: *s.state.CurrentVersion(), back: r.Reverting,
+		cursor: record.Cursor, started: record.StartedTime, deadline: record.StartedTime.Add(rolloutTimeout(s.role.Policy)),
 	}
-	effect, done := context.WithTimeout(ctx, effectTimeout)
-	defer done()
-	progress, failed := step.Run(effect, run)
-	if ctx.Err() != nil {
-		return ctx.Err()
+	var progress stepProgress
+	failed := e.effect(ctx, func(ctx context.Context) (err error) {
+		progress, err = step.run(ctx, run)
+		return err
+	})
+	if errors.Is(failed, errInterrupted) || isStorage(failed) {
+		return failed
 	}
 	_, err := e.update(ctx, s.name, func(s *subject) error {
 		if err := s.inFlight(r); err != nil {
 			return err
 		}
-		rec := s.state.InFlight.StepNamed(step.Name(), r.Reverting)
+		rec := s.state.InFlight.StepNamed(step.name(), r.Reverting)
+		if rec == nil || rec.Cursor != record.Cursor || !rec.StartedTime.Equal(record.StartedTime) {
+			return errStale // held and resumed meanwhile
+		}
+		if progress.change != nil {
+			progress.change(s)
+		}
 		if failed != nil {
 			return e.stepFailed(s, rec, failed)
 		}
-		rec.Detail, rec.Cursor = progress.Detail, progress.Cursor
-		rec.PollAt = e.clock.Now().Add(max(progress.PollAfter, minPoll))
-		if progress.Done {
+		rec.Detail, rec.Cursor, rec.PollAt = progress.detail, progress.cursor, e.clock.Now().Add(progress.pollAfter)
+		if progress.done {
 			rec.State, rec.EndedTime, rec.PollAt = rotation.StepDone, e.clock.Now(), time.Time{}
 		}
 		return nil
@@ -126,17 +143,26 @@ func (e *Engine) runStep(ctx context.Context, s *subject, step Step, record *rot
 // earlier version lives, and in a rollback.
 func (e *Engine) stepFailed(s *subject, rec *rotation.Step, failed error) error {
 	now := e.clock.Now()
-	rec.State, rec.EndedTime, rec.Detail = rotation.StepFailed, now, failed.Error()
+	rec.State, rec.EndedTime, rec.Detail = rotation.StepFailed, now, failureOf(failed, nil).Message
 	r := s.state.InFlight
-	why := rotation.Failure{Kind: string(fault.KindOf(failed)), Message: fmt.Sprintf("step %s failed: %s", rec.Name, failed)}
-	// What was changed in place has no earlier version that lives.
-	inPlace := changesInPlace(e.rotators[s.role.Type], s.role)
-	if previous := s.state.Version(r.PreviousVersion); s.role.Policy.OnRolloutFailure == onFailureRollback && !r.Reverting && !inPlace &&
-		r.Trigger != rotation.Rollback && previous != nil && previous.State == rotation.Retiring && !previous.Compromised && previous.RetireBegun.IsZero() {
+	why := rotation.Failure{Kind: string(fault.KindOf(failed)), Message: fmt.Sprintf("step %s failed: %s", rec.Name, rec.Detail)}
+	if s.goesBack(changesInPlace(e.rotators[s.role.Type], s.role)) {
 		return s.state.Revert(now, why)
 	}
 	r.Error, r.Held = &why, why.Message
 	return nil
+}
+
+// goesBack tells whether the rotation in flight is to be reverted once a step failed. What
+// was changed in place has no earlier version that lives.
+func (s *subject) goesBack(inPlace bool) bool {
+	r := s.state.InFlight
+	previous := s.state.Version(r.PreviousVersion)
+	if s.role.Policy.OnRolloutFailure != onFailureRollback || r.Reverting || inPlace || r.Trigger == rotation.Rollback || previous == nil {
+		return false
+	}
+	candidate := s.state.Version(r.Version)
+	return previous.State == rotation.Retiring && !previous.Compromised && previous.RetireBegun.IsZero() && !candidate.Irreversible
 }
 
 // endRotation ends a rotation whose steps are done.
@@ -160,14 +186,34 @@ func (e *Engine) endRotation(ctx context.Context, s *subject) error {
 	return err
 }
 
-// resume lets a held rotation go on: its failed step runs again from the start.
+// resume lets a held rotation go on: its failed step runs again from the start. What failed
+// before the pointer went back stays on record: the way back follows it.
 func resume(r *rotation.Rotation) {
-	r.Held, r.Error = "", nil
-	kept := r.Steps[:0]
-	for _, step := range r.Steps {
-		if step.State != rotation.StepFailed {
-			kept = append(kept, step)
-		}
+	r.Held = ""
+	if !r.Reverting {
+		r.Error = nil
 	}
-	r.Steps = kept
+	r.Steps = slices.DeleteFunc(r.Steps, func(step rotation.Step) bool {
+		return step.State == rotation.StepFailed && step.Back == r.Reverting
+	})
+}
+
+// readCursor reads what a step left in the journal, and writeCursor leaves it.
+func readCursor[C any](text string) (*C, error) {
+	if text == "" {
+		return nil, nil
+	}
+	c := new(C)
+	if err := json.Unmarshal([]byte(text), c); err != nil {
+		return nil, fmt.Errorf("read the cursor of a step: %w", err)
+	}
+	return c, nil
+}
+
+func writeCursor(c any) (string, error) {
+	text, err := json.Marshal(c)
+	if err != nil {
+		return "", fmt.Errorf("write the cursor of a step: %w", err)
+	}
+	return string(text), nil
 }

@@ -29,6 +29,11 @@ type Restarter interface {
 	// Restart lets the pods of a workload be replaced. For the same order it does so once,
 	// however often it is called, whoever restarted the workload meanwhile.
 	Restart(ctx context.Context, conn rotator.Connection, w Workload, o Order) error
+	// Undo gives a workload back the pod template that it had before an order, so that the
+	// pods of then which still run stay: a release that is broken does not keep the way back
+	// from completing. Where the order never came through it changes nothing; where the
+	// template was written anew since, it restarts. It does so once for o.
+	Undo(ctx context.Context, conn rotator.Connection, w Workload, o Order, undone string) error
 	// Look tells how far the replacement of a workload's pods got.
 	Look(ctx context.Context, conn rotator.Connection, w Workload) (Progress, error)
 }

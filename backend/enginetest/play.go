@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -54,9 +55,9 @@ type Stage struct {
 	Quiet time.Duration
 	// Storage wraps a process's storage; nil leaves it. Seeded bugs sit here.
 	Storage func(store.Storage) store.Storage
-	// Steps are the engine's steps after the switch.
-	Steps []backend.Step
-	Sink  backend.EventSink
+	// Around is what depends on the secret; nil for nothing.
+	Around *Surroundings
+	Sink   backend.EventSink
 	// Channel is the kind of channels; nil for none.
 	Channel func(*Faults) notify.Kind
 }
@@ -136,7 +137,7 @@ func (p *Play) boot(faults *Faults) {
 		Storage: storage, System: p.System, Clock: p.Clock,
 		Logger:   hclog.New(&hclog.LoggerOptions{Output: &p.log, Level: hclog.Debug}),
 		Rotators: []rotator.Rotator{p.stage.Rotator(faults)},
-		Steps:    p.stage.Steps, Sink: p.stage.Sink,
+		Sink:     p.stage.Sink,
 	}
 	if p.stage.Channel != nil {
 		options.Channels = []notify.Kind{p.stage.Channel(faults)}
@@ -144,12 +145,18 @@ func (p *Play) boot(faults *Faults) {
 	if p.stage.Connection != nil {
 		options.Connections = []rotator.ConnectionKind{p.stage.Connection(faults)}
 	}
+	if around := p.stage.Around; around != nil {
+		options.Connections = append(options.Connections, Around{Surroundings: around, Faults: faults})
+	}
 	p.engine = backend.New(options)
 	_ = p.engine.Start(context.Background())
 }
 
 // Engine is the process that runs now.
 func (p *Play) Engine() *backend.Engine { return p.engine }
+
+// Around is what depends on the secret.
+func (p *Play) Around() *Surroundings { return p.stage.Around }
 
 // Violations are the promises that were seen broken.
 func (p *Play) Violations() []string { return p.violations }
@@ -241,15 +248,34 @@ func (p *Play) Create(extra option.Values) {
 
 // Connect writes the connection until it exists.
 func (p *Play) Connect() {
+	given := option.Values{"type": p.stage.Connection(NewFaults(None, 0)).Type()}
+	maps.Copy(given, p.stage.Address)
+	p.connect(ConnectionName, given, p.stage.Secrets)
+}
+
+// ConnectAround writes the connection to the surroundings, under the names that are given.
+func (p *Play) ConnectAround(names ...string) {
+	p.stage.Around.reads = p.readAsPod
+	for _, name := range append(names, AroundName) {
+		p.connect(name, option.Values{"type": Around{}.Type()}, nil)
+	}
+}
+
+// readAsPod is what an application does when it begins.
+func (p *Play) readAsPod() (map[string]any, error) {
+	creds, err := p.engine.Creds(context.Background(), RoleName, backend.Actor{})
+	if err != nil {
+		return nil, err
+	}
+	return creds.Data, nil
+}
+
+func (p *Play) connect(name string, given option.Values, secrets secret.Map) {
 	p.until("connection", func() bool {
-		_, err := p.engine.Connection(context.Background(), ConnectionName)
+		_, err := p.engine.Connection(context.Background(), name)
 		return err == nil
 	}, func(ctx context.Context, e *backend.Engine) error {
-		given := option.Values{"type": p.stage.Connection(NewFaults(None, 0)).Type()}
-		for k, v := range p.stage.Address {
-			given[k] = v
-		}
-		_, err := e.WriteConnection(ctx, backend.Write{Name: ConnectionName, Given: given, Secrets: p.stage.Secrets})
+		_, err := e.WriteConnection(ctx, backend.Write{Name: name, Given: given, Secrets: secrets})
 		return err
 	})
 }

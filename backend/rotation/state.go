@@ -21,6 +21,9 @@ type State struct {
 
 	InFlight *Rotation `json:"in_flight,omitempty"`
 	Last     *Rotation `json:"last,omitempty"`
+	// Unfollowed is the rotation that another one took the place of before its dependents had
+	// followed it, as long as none ended since with which they did.
+	Unfollowed *Rotation `json:"unfollowed,omitempty"`
 
 	// ActivatedTime is when the pointer last moved (last_vault_rotation).
 	ActivatedTime time.Time `json:"activated_time,omitzero"`
@@ -54,6 +57,9 @@ type State struct {
 
 	// Reencryption is the job that lets stored data follow; nil where none was ever planned.
 	Reencryption *Reencryption `json:"reencryption,omitempty"`
+
+	// Mirror is the copy of the current version elsewhere; nil where there was never one.
+	Mirror *Mirror `json:"mirror,omitempty"`
 
 	Incidents []IncidentLink `json:"incidents,omitempty"`
 	// Alarm is what is wrong with the role, as people were told of it; nil where nothing is.
@@ -304,7 +310,7 @@ func (s *State) Finish(now, next time.Time) error {
 		s.NextRotation = next
 	}
 	s.Failures, s.Blocked, s.Ahead = 0, "", nil
-	s.SucceededTime = now
+	s.SucceededTime, s.Unfollowed = now, nil
 	s.end(now)
 	for kept := s.KeptCandidate(); kept != nil; kept = s.KeptCandidate() { // another one took its place
 		kept.Undo = true
@@ -436,6 +442,8 @@ func (s *State) Supersede(now time.Time) error {
 	}
 	if s.InFlight.BeforeSwitch() {
 		s.abandonCandidate()
+	} else {
+		s.Unfollowed = s.InFlight
 	}
 	s.end(now)
 	return nil
@@ -503,6 +511,7 @@ func (s *State) FinishReverted(now time.Time) error {
 		return err
 	}
 	s.Failures++
+	s.Unfollowed = nil
 	s.Blocked = "the last rotation was rolled back: " + r.Error.Message
 	s.end(now)
 	s.startGrace(now)

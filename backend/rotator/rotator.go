@@ -70,6 +70,8 @@ type Kind struct {
 	Options option.Set
 	// Period and Grace are the defaults.
 	Period, Grace time.Duration
+	// Copied are the fields of what Render gives that a copy elsewhere may hold.
+	Copied []string
 	// Outlives tells that versions make what is still in use when nobody reads them any
 	// more: tokens. No version ends before its grace is over unless that is forced.
 	Outlives bool

@@ -129,10 +129,21 @@ type Policy struct {
 	MaxAttempts  int               `json:"max_attempts"`
 	OverdueAfter rotation.Duration `json:"overdue_after"` // 0: the mount's
 	// AccessRateThreshold is nil for the mount's.
-	AccessRateThreshold *int              `json:"access_rate_threshold"`
-	OnRolloutFailure    string            `json:"on_rollout_failure"`
-	CustomMetadata      map[string]string `json:"custom_metadata"`
-	Channels            []string          `json:"channels,omitempty"` // empty: the mount's
+	AccessRateThreshold *int `json:"access_rate_threshold"`
+	// Rollout are the workloads that are restarted, in RolloutOrder, after a switch.
+	Rollout          []string          `json:"rollout,omitempty"`
+	RolloutOrder     string            `json:"rollout_order,omitempty"`
+	RolloutTimeout   rotation.Duration `json:"rollout_timeout,omitempty"`
+	OnRolloutFailure string            `json:"on_rollout_failure"`
+	// Checks are connections that tell whether what depends on the secret is well.
+	Checks         []string `json:"checks,omitempty"`
+	ExpectSessions []string `json:"expect_sessions,omitempty"`
+	// Mirror is where the current version is copied to.
+	Mirror         string            `json:"mirror,omitempty"`
+	MirrorFields   map[string]string `json:"mirror_fields,omitempty"`
+	MirrorForce    bool              `json:"mirror_force,omitempty"`
+	CustomMetadata map[string]string `json:"custom_metadata"`
+	Channels       []string          `json:"channels,omitempty"` // empty: the mount's
 }
 
 // Tombstone is what stays of a deleted role. Pending is nil once nothing is left

@@ -355,7 +355,7 @@ func names(t *testing.T, raw []byte, what string) map[string]bool {
 	var doc any
 	require.NoError(t, json.Unmarshal(raw, &doc))
 	free := map[string]bool{
-		"values": true, "secrets": true, "next_secrets": true, "custom_metadata": true, "data": true, "object": true,
+		"values": true, "secrets": true, "next_secrets": true, "custom_metadata": true, "mirror_fields": true, "data": true, "object": true,
 		"roles": what != "incident", "drains": true, "alarms": true, "versions": what == "progress",
 	}
 	out := map[string]bool{}

@@ -49,7 +49,7 @@ var (
 
 // Kind implements rotator.Rotator.
 func (*Rotator) Kind() rotator.Kind {
-	k := rotator.Kind{Name: Type, Options: roleOptionSet, Period: DefaultPeriod, Grace: DefaultGrace}
+	k := rotator.Kind{Name: Type, Options: roleOptionSet, Period: DefaultPeriod, Grace: DefaultGrace, Copied: []string{"primary_key", "primary_key_id"}}
 	for _, kind := range kinds {
 		k.ConnectionTypes = append(k.ConnectionTypes, kind.typ)
 	}

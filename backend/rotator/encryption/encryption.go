@@ -42,6 +42,7 @@ func (*Rotator) Kind() rotator.Kind {
 	return rotator.Kind{
 		Name: Type, Options: roleOptionSet,
 		Period: 365 * 24 * time.Hour, Grace: 24 * time.Hour,
+		Copied: []string{"latest_version", "key_type"},
 	}
 }
 

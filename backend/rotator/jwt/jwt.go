@@ -47,6 +47,7 @@ func (*Rotator) Kind() rotator.Kind {
 	return rotator.Kind{
 		Name: Type, Options: roleOptionSet,
 		Period: 7 * 24 * time.Hour, Grace: defaultGrace(defaultTokenTTL, defaultClockSkew),
+		Copied:   []string{"kid", "algorithm", "public_key", "public_jwk"}, // never a private key
 		Outlives: true, RevokesAtOnce: true,
 	}
 }

@@ -54,6 +54,7 @@ func (*Rotator) Kind() rotator.Kind {
 		Options:         roleOptionSet,
 		Period:          DefaultPeriod,
 		Grace:           DefaultGrace,
+		Copied:          []string{"username", "password", "host", "port", "database", "connection_url"},
 	}
 }
 

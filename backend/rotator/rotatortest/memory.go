@@ -71,7 +71,7 @@ func decode(r *rotator.Role) (memoryRole, error) {
 func (m *Memory) Kind() rotator.Kind {
 	return rotator.Kind{
 		Name: MemoryType, ConnectionTypes: []string{MemoryType}, Options: memoryOptions,
-		Period: 30 * 24 * time.Hour, Grace: time.Hour,
+		Period: 30 * 24 * time.Hour, Grace: time.Hour, Copied: []string{"username", "password"},
 	}
 }
 

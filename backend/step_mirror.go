@@ -1,0 +1,184 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
+)
+
+// mirrorStep copies the version that readers now get. It comes before the rollout: what is
+// restarted may read the copy.
+type mirrorStep struct{ engine *Engine }
+
+const stepMirror = "mirror"
+
+func (*mirrorStep) name() string { return stepMirror }
+
+func (*mirrorStep) applies(role *store.Role, _ *rotation.Rotation) bool {
+	return role.Policy.Mirror != ""
+}
+
+// meant is the cursor of a step that journalled what it is about to write.
+const meant = "meant"
+
+func (st *mirrorStep) run(ctx context.Context, r stepRun) (stepProgress, error) {
+	progress, err := st.copy(ctx, r)
+	switch {
+	case err == nil, isStorage(err), ctx.Err() != nil, !answerless(err) && !fault.Is(err, fault.Conflict):
+		return progress, err
+	case !st.engine.clock.Now().Before(r.deadline):
+		return stepProgress{}, tooLong(r.role.Policy, failureOf(err, nil).Message)
+	default: // looked at again: was it written?
+		return stepProgress{detail: failureOf(err, nil).Message, pollAfter: pollEvery}, nil
+	}
+}
+
+// copy looks what lies there, journals that it is about to be written over, and writes. Each
+// time it looks first: the answer to an earlier write may have been lost.
+func (st *mirrorStep) copy(ctx context.Context, r stepRun) (stepProgress, error) {
+	id := orderID(r.rotation, r.back)
+	print, err := fieldsPrint(r.role.Policy)
+	if err != nil {
+		return stepProgress{}, err
+	}
+	a, err := st.engine.lookAtMirror(ctx, r.subject, &r.version, id)
+	now := st.engine.clock.Now()
+	record := func(copied int) func(*subject) {
+		return func(s *subject) { s.mirrored(copied, r.version.Number, print, id, now) }
+	}
+	switch {
+	case err != nil:
+		return stepProgress{}, err
+	case a.written:
+		return stepProgress{done: true, detail: writtenAs(a.found.Version), change: record(a.found.Version)}, nil
+	case a.foreign != "" && !r.role.Policy.MirrorForce:
+		return stepProgress{change: func(s *subject) { s.mirrorForeign(a, now) }}, notOverwritten(a.foreign)
+	case r.cursor != meant:
+		return stepProgress{cursor: meant, detail: "about to be written", change: func(s *subject) {
+			if a.foreign != "" {
+				s.mirrorForeign(a, now)
+			}
+			s.meaning(a, id)
+		}}, nil
+	}
+	copied, err := a.place.through.Write(ctx, a.place.conn, a.place.path, a.want, a.found.Version)
+	if err != nil {
+		return stepProgress{}, scrubbed(err, a.want)
+	}
+	return stepProgress{done: true, detail: writtenAs(copied), change: record(copied)}, nil
+}
+
+func writtenAs(version int) string { return fmt.Sprintf("written as version %d", version) }
+
+// scrubbed is an error without what was sent.
+func scrubbed(err error, sent secret.Map) error {
+	return fault.New(fault.KindOf(err), "%s", failureOf(err, sent).Message)
+}
+
+// ruleMirror keeps the copy as the role wants it to be also outside a rotation: when the
+// role begins to have one, or wants it elsewhere or otherwise.
+func ruleMirror(v view) decision {
+	cur, m := v.state.CurrentVersion(), v.state.Mirror
+	if v.state.InFlight != nil || v.state.Deleted || cur == nil || cur.Compromised || v.frozen() || v.role.Policy.Mirror == "" && m == nil {
+		return decision{}
+	}
+	if m == nil || m.Path != v.role.Policy.Mirror {
+		return v.due(actMirror)
+	}
+	leave := m.Foreign != "" && !v.role.Policy.MirrorForce
+	if leave || m.Foreign == "" && m.Version == cur.Number && m.Fields == v.mirrorPrint {
+		return decision{}
+	}
+	if m.Attention != nil {
+		return decision{act: actMirror, at: later(v.now, m.Attention.At)}
+	}
+	return v.due(actMirror)
+}
+
+// mirror writes the copy outside a rotation, as the step does within one: first it is
+// journalled, then written.
+func (e *Engine) mirror(ctx context.Context, s *subject) error {
+	if s.role.Policy.Mirror == "" { // what was written stays
+		_, err := e.update(ctx, s.name, func(s *subject) error {
+			if s.role.Policy.Mirror != "" || s.state.InFlight != nil {
+				return errStale
+			}
+			s.state.Mirror = nil
+			return nil
+		})
+		return err
+	}
+	cur := s.state.CurrentVersion()
+	run := stepRun{
+		subject: s, rotation: &rotation.Rotation{ID: cur.RotationID}, version: *cur, deadline: e.clock.Now().Add(time.Hour),
+	}
+	if m := s.state.Mirror; m != nil && m.Path == s.role.Policy.Mirror && m.RotationID == cur.RotationID {
+		run.cursor = meant
+	}
+	st := &mirrorStep{e}
+	var progress stepProgress
+	failed := e.effect(ctx, func(ctx context.Context) (err error) {
+		progress, err = st.copy(ctx, run)
+		return err
+	})
+	if failed != nil && (isStorage(failed) || ctx.Err() != nil) {
+		return failed
+	}
+	_, err := e.update(ctx, s.name, func(s *subject) error {
+		if now := s.state.CurrentVersion(); now == nil || now.Number != cur.Number || s.state.InFlight != nil || s.state.Deleted {
+			return errStale
+		}
+		if progress.change != nil {
+			progress.change(s)
+		}
+		if failed != nil {
+			m := s.mirrorHere()
+			m.Attention = attention(m.Attention, e.clock.Now(), failureOf(failed, nil).Message, 0, true)
+		}
+		return nil
+	})
+	return err
+}
+
+// watchMirror notices, beside the daily look at a role, what somebody else did to its copy.
+func (e *Engine) watchMirror(ctx context.Context, s *subject) error {
+	m := s.state.Mirror
+	if s.role.Policy.Mirror == "" || m == nil || m.Path != s.role.Policy.Mirror || s.state.InFlight != nil {
+		return nil
+	}
+	var a mirrorAct
+	err := e.effect(ctx, func(ctx context.Context) (err error) {
+		if a.place, err = e.place(ctx, s.role); err != nil {
+			return err
+		}
+		a.found, err = a.place.through.Read(ctx, a.place.conn, a.place.path)
+		return err
+	})
+	if err != nil {
+		if isStorage(err) || ctx.Err() != nil {
+			return err
+		}
+		e.logger.Warn("could not look at the copy of a role", "role", s.name, "error", failureOf(err, nil).Message)
+		return nil
+	}
+	if a.foreign = foreign(m, m.Path, a.found); a.foreign == m.Foreign {
+		return nil
+	}
+	_, err = e.update(ctx, s.name, func(s *subject) error {
+		if s.state.InFlight != nil || s.state.Mirror == nil || s.state.Mirror.Path != m.Path || s.state.Mirror.Copy != m.Copy {
+			return errStale
+		}
+		if a.foreign == "" {
+			s.state.Mirror.Foreign, s.state.Mirror.ForeignCopy = "", 0
+			return nil
+		}
+		s.mirrorForeign(a, e.clock.Now())
+		return nil
+	})
+	return err
+}

@@ -89,7 +89,7 @@ func (c *Client) Do(ctx context.Context, r Request) (*Response, error) {
 // turn waits until the client's own rate admits one more request, unless the host asked to
 // be left alone for now.
 func (c *Client) turn(ctx context.Context, k *call, waited time.Time) error {
-	if until := c.holds.until(k); until.After(c.options.now()) && until.After(waited) {
+	if until := c.holds.until(k); !k.Probe && until.After(c.options.now()) && until.After(waited) {
 		return fault.New(fault.Unreachable, "%s: %s asked to wait until %s", k.Action, k.host, until.UTC().Format(time.RFC3339))
 	}
 	if err := ctx.Err(); err != nil {
@@ -111,7 +111,7 @@ func (c *Client) turn(ctx context.Context, k *call, waited time.Time) error {
 func (c *Client) attempt(ctx context.Context, k *call) (*Response, error) {
 	bounded, cancel := context.WithTimeout(ctx, c.options.Timeout)
 	defer cancel()
-	t := &trip{once: k.Once}
+	t := &trip{once: k.Once || k.Probe}
 	req, err := http.NewRequestWithContext(t.watch(bounded), k.Method, k.url.String(), bytes.NewReader(k.Body))
 	if err != nil {
 		return nil, fault.New(fault.Internal, "%s: a request that was admitted cannot be made", k.Action)
@@ -122,13 +122,21 @@ func (c *Client) attempt(ctx context.Context, k *call) (*Response, error) {
 		return nil, c.lost(ctx, k, err, t.maySent(err))
 	}
 	defer func() { _ = resp.Body.Close() }()
-	body, err := readAll(resp.Body, c.options.MaxBody)
+	body, err := k.read(resp.Body, c.options.MaxBody)
 	if err != nil {
 		return nil, c.lost(ctx, k, err, true)
 	}
 	return &Response{
 		Status: resp.StatusCode, Header: resp.Header, Body: body, RetryAfter: askedWait(resp.Header, c.options.now()),
 	}, nil
+}
+
+// read takes what counts of an answer.
+func (k *call) read(r io.Reader, limit int64) ([]byte, error) {
+	if k.Probe {
+		return io.ReadAll(io.LimitReader(r, limit))
+	}
+	return readAll(r, limit)
 }
 
 var errTooLong = errors.New("the answer is too long")

@@ -38,7 +38,7 @@ type Options struct {
 	// Timeout bounds one attempt; 0 for 15 seconds.
 	Timeout time.Duration
 	// MaxBody bounds the bytes of an answer that are read, after decompression; 0 for
-	// 1 MiB. A longer answer is an error.
+	// 1 MiB. A longer answer is an error, but to a Probe.
 	MaxBody int64
 	// Transport wraps the network in tests; nil leaves it. A *net.OpError of "dial" that
 	// comes out of it says that the request was not sent; after any other error that the
@@ -62,6 +62,11 @@ type Request struct {
 	// that was lost is an Unconfirmed fault. All others are tried again after a lost
 	// answer, a 429 and a 5xx, a few times and within the context's deadline.
 	Once bool
+	// Probe is set for a request that asks whether a host is well. It is sent once too, on a
+	// connection of its own, but it makes nothing: a lost answer is Unreachable. A wish to be
+	// left alone neither stops it nor outlasts it, since its answer is what the caller waits
+	// for, and of a longer answer than is read it gets the beginning.
+	Probe bool
 	// Secrets are what must not come back in an error or in what Text gives of the answer.
 	Secrets []secret.String
 }

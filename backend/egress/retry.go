@@ -46,7 +46,7 @@ func (c *Client) waits() *backoff.ExponentialBackOff {
 
 // repeats tells whether an attempt's end is a reason for another one.
 func repeats(ctx context.Context, k *call, resp *Response, err error) bool {
-	if k.Once || ctx.Err() != nil {
+	if k.Once || k.Probe || ctx.Err() != nil {
 		return false
 	}
 	if err != nil {
@@ -60,7 +60,7 @@ func repeats(ctx context.Context, k *call, resp *Response, err error) bool {
 // others from being made, or that one from being ended. A 503 is for all, but not for long.
 // Whatever else comes with such a wish is no reason to keep still.
 func (c *Client) heed(k *call, resp *Response) (wait time.Duration, until time.Time) {
-	if resp == nil || resp.Status < http.StatusBadRequest || resp.RetryAfter <= 0 {
+	if resp == nil || k.Probe || resp.Status < http.StatusBadRequest || resp.RetryAfter <= 0 {
 		return 0, time.Time{}
 	}
 	now := c.options.now()

@@ -23,6 +23,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/dependent/httpcheck"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/notify"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/notify/email"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/notify/pagerduty"
@@ -67,7 +68,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 }
 
 func connectionKinds() []rotator.ConnectionKind {
-	kinds := []rotator.ConnectionKind{postgresql.NewConnectionKind()}
+	kinds := []rotator.ConnectionKind{postgresql.NewConnectionKind(), httpcheck.New()}
 	for _, k := range apikey.NewConnectionKinds() {
 		kinds = append(kinds, k)
 	}

@@ -319,3 +319,19 @@ func TestCloseEndsIdleConnections(t *testing.T) {
 	c.Close()
 	<-closed
 }
+
+func TestServerName(t *testing.T) {
+	t.Parallel()
+	h := newTLSHost(t, answer(200, ""))
+	named := func(name string) error {
+		c := client(t, func(o *Options) {
+			o.AllowInsecureHTTP, o.ServerName = false, name
+			o.RootCAs = x509.NewCertPool()
+			o.RootCAs.AddCert(h.Certificate())
+		})
+		_, err := c.Do(t.Context(), list(h.URL))
+		return err
+	}
+	require.NoError(t, named("example.com"), "a name of the certificate that is not the URL's")
+	require.ErrorContains(t, named("vault.internal"), "vault.internal")
+}

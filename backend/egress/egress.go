@@ -33,6 +33,8 @@ type Options struct {
 	AllowedHosts []string
 	// RootCAs are who may vouch for a host; nil for those that the system trusts.
 	RootCAs *x509.CertPool
+	// ServerName is the name to expect in the host's certificate; empty for the URL's own.
+	ServerName string
 	// RequestsPerSecond bounds how often a request is sent; 0 for no bound.
 	RequestsPerSecond float64
 	// Timeout bounds one attempt; 0 for 15 seconds.

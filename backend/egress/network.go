@@ -47,7 +47,7 @@ func newTransport(o *Options, dial dialFunc) *http.Transport {
 	return &http.Transport{
 		Proxy:                  nil, // not even from the environment: the policy judges what is dialled
 		DialContext:            dial,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs},
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs, ServerName: o.ServerName},
 		TLSHandshakeTimeout:    tlsTimeout,
 		ResponseHeaderTimeout:  o.Timeout,
 		MaxResponseHeaderBytes: maxHeaderBytes,

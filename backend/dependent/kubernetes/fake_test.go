@@ -451,7 +451,7 @@ func requireFault(t *testing.T, err error, kind fault.Kind, part string) {
 	require.NotContains(t, err.Error(), "\n")
 	for next := err; next != nil; {
 		require.NotContains(t, next.Error(), "cAnArY")
-		u, ok := next.(interface{ Unwrap() error }) //nolint:errorlint // each link is looked at
+		u, ok := next.(interface{ Unwrap() error })
 		if !ok {
 			return
 		}

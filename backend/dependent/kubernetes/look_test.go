@@ -76,7 +76,9 @@ func TestLookFails(t *testing.T) {
 		says   string
 	}{
 		"deadline exceeded": {
-			deployment, fields{"status": fields{"conditions": conditions("ProgressDeadlineExceeded"), "updatedReplicas": 1, "replicas": 4, "availableReplicas": 3}}, nil,
+			deployment,
+			fields{"status": fields{"conditions": conditions("ProgressDeadlineExceeded"), "updatedReplicas": 1, "replicas": 4, "availableReplicas": 3}},
+			nil,
 			"default/deployment/x: its new pods did not become available within its progressDeadlineSeconds (1 of 3 pods are new, 3 available, 3 old left)",
 		},
 		"deleted":       {deployment, nil, func(s *server, w *dependent.Workload) { s.remove(*w) }, "there is no deployment x in namespace default"},
@@ -110,7 +112,9 @@ func TestLookAtWhatIsNoWorkload(t *testing.T) {
 	w := s.add("default", deployment, "x", nil, nil)
 	k, conn := s.open(t)
 	for _, body := range []any{
-		fields{}, []any{}, "text", nil,
+		fields{},
+		[]any{},
+		"text", nil,
 		fields{"metadata": fields{"name": "y", "namespace": "default", "uid": w.UID, "resourceVersion": "1", "generation": 1}},
 		fields{"metadata": fields{"name": "x", "namespace": "other", "uid": w.UID, "resourceVersion": "1", "generation": 1}},
 		fields{"metadata": fields{"name": "x", "namespace": "default", "uid": w.UID, "resourceVersion": "1"}},

@@ -32,11 +32,13 @@ func TestReady(t *testing.T) {
 		"none of the kind":       {"default/statefulset/app=api", nil, "default/statefulset/app=api matches no workload"},
 		"not admitted":           {"default/deployments/api", nil, `the kind "deployments" must be`},
 		"may only read": {
-			"default/deployment/api", []rule{{"default", []string{"get", "list"}, everything.Groups, everything.Resources, nil}},
+			"default/deployment/api",
+			[]rule{{"default", []string{"get", "list"}, everything.Groups, everything.Resources, nil}},
 			"the service account may not patch deployments.apps api in namespace default: grant it the verb patch",
 		},
 		"may not list": {
-			"default/deployment/app=api", []rule{{"default", []string{"get", "patch"}, everything.Groups, everything.Resources, nil}},
+			"default/deployment/app=api",
+			[]rule{{"default", []string{"get", "patch"}, everything.Groups, everything.Resources, nil}},
 			"the service account may not list deployments.apps in namespace default: grant it the verb list",
 		},
 		"by name":                 {"default/deployment/api", []rule{{"default", []string{"get", "patch"}, everything.Groups, everything.Resources, []string{"api"}}}, ""},

@@ -25,7 +25,7 @@ func TestTargets(t *testing.T) {
 		"default/all/ app notin(a) ,x":   {namespace: "default", kinds: kinds, selector: "app notin (a),x"},
 		"default/all/example.com/app=1":  {namespace: "default", kinds: kinds, selector: "example.com/app=1"},
 		"default/all/!example.com/a_B.c": {namespace: "default", kinds: kinds, selector: "!example.com/a_B.c"},
-		"default/all/in in (in)":         {namespace: "default", kinds: kinds, selector: "in in (in)"},
+		"default/all/in notin (notin)":   {namespace: "default", kinds: kinds, selector: "in notin (notin)"},
 	} {
 		got, err := parseTarget(text)
 		require.NoError(t, err, text)

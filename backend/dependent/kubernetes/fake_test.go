@@ -317,7 +317,7 @@ func (s *server) patch(w http.ResponseWriter, r *http.Request, key string, body 
 		return false
 	}
 	if v := dig(change, "metadata", "uid"); v != nil && v != dig(o, "metadata", "uid") {
-		refuse(w, 409, "Conflict", "Precondition failed: UID in precondition")
+		refuse(w, 422, "Invalid", "metadata.uid: field is immutable")
 		return false
 	}
 	s.apply(key, change)

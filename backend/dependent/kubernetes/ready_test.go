@@ -99,6 +99,8 @@ func TestResolve(t *testing.T) {
 	gets := s.seen("GET")
 	require.Len(t, gets, 3)
 	require.Contains(t, gets[0], "?labelSelector=app%3Dnobody&limit=100")
+	_, err = k.Resolve(t.Context(), conn, "other/all/app=api")
+	requireFault(t, err, fault.Target, "list the deployments of namespace other: the service account may not list deployments.apps in namespace other: grant it that (status 403 Forbidden: ")
 	_, err = k.Resolve(t.Context(), conn, "default/deployment/nobody")
 	requireFault(t, err, fault.Target, "there is no deployment nobody in namespace default")
 }

@@ -79,7 +79,7 @@ func (c *Connection) restart(ctx context.Context, o *object, order dependent.Ord
 		query: url.Values{"fieldManager": {manager}}, patches: true,
 		right: right{verb: "patch", namespace: m.Namespace, kind: o.kind, name: m.Name},
 		body: map[string]any{
-			"metadata": map[string]any{"uid": m.UID, "resourceVersion": m.ResourceVersion},
+			"metadata": map[string]any{"resourceVersion": m.ResourceVersion}, // no two objects have the same
 			"spec": map[string]any{"template": map[string]any{"metadata": map[string]any{"annotations": map[string]any{
 				restartedAt: order.Time.UTC().Format(time.RFC3339),
 				orders:      strings.Join(ids, " "),

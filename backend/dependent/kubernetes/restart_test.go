@@ -200,6 +200,29 @@ func TestRestartAmongOtherWriters(t *testing.T) {
 	require.Equal(t, 1, s.changed(w))
 }
 
+// The object goes, or another one takes its place, between the look and the change.
+func TestRestartOfWhatGoes(t *testing.T) {
+	t.Parallel()
+	for again, says := range map[bool]string{false: "restart default/deployment/api: it is gone", true: "default/deployment/api was deleted and made again"} {
+		s := newServer(t)
+		w := s.add("default", deployment, "api", nil, nil)
+		k, conn := s.open(t)
+		s.set(func(s *server) {
+			s.around = func(rw http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
+				if r.Method == http.MethodPatch {
+					s.remove(w)
+					if again {
+						s.add("default", deployment, "api", nil, nil)
+					}
+				}
+				serve(rw, r)
+			}
+		})
+		requireFault(t, k.Restart(t.Context(), conn, w, order("one")), fault.Target, says)
+		require.Zero(t, s.changed(w))
+	}
+}
+
 // Two leaders, one of which was deposed and does not know yet.
 func TestRestartFromTwoSides(t *testing.T) {
 	t.Parallel()

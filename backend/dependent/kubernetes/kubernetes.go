@@ -105,7 +105,7 @@ func (k *ConnectionKind) settings(c *rotator.ConnectionConfig) (s *settings, war
 	if len(s.Targets) == 0 {
 		warnings = append(warnings, "allowed_targets is empty: no role can restart anything through this connection until it names what, such as allowed_targets=default/deployment/api")
 	}
-	if strings.HasPrefix(s.Host, "http://") {
+	if strings.HasPrefix(strings.ToLower(s.Host), "http://") {
 		warnings = append(warnings, "allow_insecure_http: the token travels in clear to "+s.Host)
 	}
 	if ends := expiry(s.Token); !ends.IsZero() {

@@ -69,8 +69,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 }
 
 func connectionKinds() []rotator.ConnectionKind {
-	kinds := []rotator.ConnectionKind{postgresql.NewConnectionKind(), httpcheck.New()}
-	kinds := []rotator.ConnectionKind{postgresql.NewConnectionKind(), kubernetes.New()}
+	kinds := []rotator.ConnectionKind{postgresql.NewConnectionKind(), kubernetes.New(), httpcheck.New()}
 	for _, k := range apikey.NewConnectionKinds() {
 		kinds = append(kinds, k)
 	}

@@ -112,7 +112,7 @@ func admitted(patterns []string, text string) (*target, error) {
 	}
 	switch {
 	case len(patterns) == 0:
-		return nil, fault.New(fault.Invalid, "target %s: the connection admits none: whoever writes it must name what roles may restart, such as allowed_targets=%s", shown(text), t.example())
+		return nil, fault.New(fault.Invalid, "target %s: the connection admits none: whoever writes it must name what roles may restart, such as allowed_targets=%s", shown(text), t.example(text))
 	case !slices.ContainsFunc(patterns, func(pattern string) bool { return t.matches(pattern, text) }):
 		return nil, fault.New(fault.Invalid, "target %s: the connection does not admit it: its allowed_targets are %s", shown(text), listed(patterns))
 	}
@@ -139,15 +139,21 @@ func (t *target) matches(pattern, text string) bool {
 // selects tells a label selector from a name.
 func selects(text string) bool { return strings.ContainsAny(text, "=!(), ") }
 
-// example is a pattern that admits a target, and can be written on a command line: a comma would
-// begin another entry.
-func (t *target) example() string {
-	before, _, cut := strings.Cut(t.String(), ",")
-	before, _, spaced := strings.Cut(before, " ")
-	if cut || spaced {
-		return before + "*"
+// example is a pattern that admits a target, as it can be written on a command line: there a comma
+// would begin another entry.
+func (t *target) example(text string) string {
+	pattern, _, cut := strings.Cut(text, ",")
+	if cut {
+		pattern += "*"
 	}
-	return before
+	if len(pattern) > maxShown || !t.matches(pattern, text) {
+		parts := strings.SplitN(text, "/", 3)
+		pattern = parts[0] + "/" + parts[1] + "/*"
+	}
+	if strings.ContainsAny(pattern, " ()!") {
+		return "'" + pattern + "'"
+	}
+	return pattern
 }
 
 // maxAllowed bounds allowed_targets: each is looked at by a check.
@@ -174,7 +180,7 @@ func admitsNothing(pattern string) string {
 	parts := strings.SplitN(pattern, "/", 3)
 	switch {
 	case pattern == "" || len(pattern) > maxTarget || len(parts) < 3 && !strings.HasSuffix(pattern, "*") || slices.Contains(parts, ""):
-		return "targets are " + targetForm + ", in which * stands for any text; a selector with commas is written within a JSON array"
+		return "targets are " + targetForm + ", in which * stands for any text; where a selector has commas, repeat the field for each entry, or give a JSON array"
 	case notPattern.MatchString(parts[0]):
 		return "a namespace is of lower-case letters, digits and hyphens"
 	case len(parts) < 3 || strings.Contains(parts[0]+parts[1], "*"):

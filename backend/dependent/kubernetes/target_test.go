@@ -151,7 +151,15 @@ func TestAdmission(t *testing.T) {
 	}
 	requireFault(t, check("", "default/deployment/api"), fault.Invalid,
 		`target "default/deployment/api": the connection admits none: whoever writes it must name what roles may restart, such as allowed_targets=default/deployment/api`)
-	requireFault(t, check("", "default/all/app in (a,b)"), fault.Invalid, "allowed_targets=default/all/app*")
+	for text, pattern := range map[string]string{
+		"default/all/app in (a,b)": "'default/all/app in (a*'", "default/all/app=a,b!=c": "default/all/app=a*", "default/all/app,!b": "default/all/*", "default/all/!b": "'default/all/!b'",
+		"default/all/app=a,b=" + strings.Repeat("c", 60): "default/all/app=a*", "default/deployment/" + strings.Repeat("c", 200): "default/deployment/*",
+	} {
+		err := check("", text)
+		requireFault(t, err, fault.Invalid, "the connection admits none: whoever writes it must name what roles may restart, such as allowed_targets=")
+		require.Truef(t, strings.HasSuffix(err.Error(), "allowed_targets="+pattern), "%v: %s", err, pattern)
+		require.NoError(t, check(strings.Trim(pattern, "'"), text))
+	}
 	requireFault(t, check("*", "default/pod/api"), fault.Invalid, `the kind "pod" must be`)
 }
 
@@ -164,7 +172,7 @@ func TestBadPatterns(t *testing.T) {
 		"default/deployment":          "targets are namespace/kind/name",
 		"default/deployment/":         "targets are namespace/kind/name",
 		"/deployment/*":               "targets are namespace/kind/name",
-		"b)":                          "a selector with commas is written within a JSON array",
+		"b)":                          "where a selector has commas, repeat the field for each entry, or give a JSON array",
 		"Default/deployment/*":        "a namespace is of lower-case letters, digits and hyphens",
 		"prod/default/deployment/api": "its kind must be deployment, statefulset, daemonset or all; the name of the connection is not part of it",
 		"default/deployments/api":     "its kind must be deployment",

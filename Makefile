@@ -64,8 +64,8 @@ build: check-go ## bin/vault-plugin-secrets-rotation, static, ready to register
 	@printf '%s  %s\n' "$(VERSION)" "$$(sha256sum bin/$(NAME) 2>/dev/null || shasum -a 256 bin/$(NAME))"
 
 .PHONY: test-unit
-test-unit: check-go check-race ## tests beside the code (some start a PostgreSQL)
-	@PGTEST_BIN="$$(scripts/ensure-postgres)"; export PGTEST_BIN; \
+test-unit: check-go check-race ## tests beside the code (some start a PostgreSQL, or a Vault)
+	@$(servers); \
 	if [[ '$(RUN)$(origin PACKAGES)' != .file ]]; then \
 		go test $(RACE) -timeout 30m -run '$(RUN)' $(PACKAGES); \
 	else \

@@ -25,6 +25,7 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/dependent/httpcheck"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/dependent/kubernetes"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/dependent/vault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/notify"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/notify/email"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/notify/pagerduty"
@@ -70,6 +71,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 
 func connectionKinds() []rotator.ConnectionKind {
 	kinds := []rotator.ConnectionKind{postgresql.NewConnectionKind(), kubernetes.New(), httpcheck.New()}
+	kinds := []rotator.ConnectionKind{postgresql.NewConnectionKind(), vault.NewConnectionKind()}
 	for _, k := range apikey.NewConnectionKinds() {
 		kinds = append(kinds, k)
 	}

@@ -51,7 +51,7 @@ func (c *Client) do(ctx context.Context, in call, out any) error {
 	return decode(in, data.Data, out)
 }
 
-const tokenHeader = "X-Vault-Token"
+const tokenHeader = "X-Vault-Token" //nolint:gosec // a name, no credential
 
 // reply is the form of Vault's answers.
 type reply struct {

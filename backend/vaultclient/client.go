@@ -74,14 +74,11 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
 	c := &Client{base: address.String(), namespace: o.Namespace, http: egress.New(egress.Options{
 		AllowInsecureHTTP: o.AllowInsecureHTTP, AllowedHosts: []string{address.Hostname()}, RootCAs: pool, ServerName: o.ServerName,
-		Timeout: timeout, MaxBody: maxAnswer, Transport: o.Transport, RetryWait: o.RetryWait, Now: o.Now,
+		Timeout: timeout, MaxBody: maxAnswer, Transport: o.Transport, RetryWait: o.RetryWait, Now: o.now,
 	})}
-	c.tokens = newTokens(c, o.Credential, o.Now)
+	c.tokens = newTokens(c, o.Credential, o.now)
 	return c, nil
 }
 

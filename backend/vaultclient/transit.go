@@ -125,8 +125,11 @@ func (k *TransitKey) SetMinDecryption(ctx context.Context, version int) error {
 // Ready tells why the token could not do with the key what a rotation needs.
 func (k *TransitKey) Ready(ctx context.Context) error {
 	needs := []struct{ path, capability string }{
-		{k.under("keys"), "read"}, {k.under("keys") + "/rotate", "update"}, {k.under("keys") + "/config", "update"},
-		{k.under("encrypt"), "update"}, {k.under("rewrap"), "update"},
+		{k.under("keys"), "read"},
+		{k.under("keys") + "/rotate", "update"},
+		{k.under("keys") + "/config", "update"},
+		{k.under("encrypt"), "update"},
+		{k.under("rewrap"), "update"},
 	}
 	paths := make([]string, len(needs))
 	for i, n := range needs {

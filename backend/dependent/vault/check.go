@@ -72,24 +72,29 @@ func (c *Connection) pathLine(ctx context.Context, path string) rotator.Line {
 		line.Detail = err.Error()
 		return line
 	}
-	ready, what := error(nil), ""
+	what := "a secret of KV version 2, which the token may read and write"
 	if m.Type == "transit" {
-		what = "a key of transit, which the token may rotate, use to rewrap, and configure"
-		key, err := c.TransitKey(ctx, path)
-		if ready = err; err == nil {
-			ready = key.Ready(ctx)
-		}
-	} else {
-		what = "a secret of KV version 2, which the token may read and write"
-		kv, err := c.KV(ctx, path)
-		if ready = err; err == nil {
-			ready = kv.Ready(ctx)
-		}
+		what = "a key of transit, which the token may rotate, configure, and use to rewrap"
 	}
-	if ready != nil {
-		line.Detail = ready.Error()
+	if err := c.ready(ctx, m.Type, path); err != nil {
+		line.Detail = err.Error()
 		return line
 	}
 	line.Result, line.Detail = rotator.Pass, what
 	return line
+}
+
+func (c *Connection) ready(ctx context.Context, mountType, path string) error {
+	if mountType == "transit" {
+		key, err := c.TransitKey(ctx, path)
+		if err != nil {
+			return err
+		}
+		return key.Ready(ctx)
+	}
+	kv, err := c.KV(ctx, path)
+	if err != nil {
+		return err
+	}
+	return kv.Ready(ctx)
 }

@@ -391,5 +391,13 @@ func irreversible(kind rotator.Rotator, role *store.Role) bool {
 	return ok && i.PrepareIsIrreversible(roleView(role, nil))
 }
 
+// noWayBack is why no earlier version of a role becomes current again; "" where one may.
+func noWayBack(kind rotator.Rotator, role *store.Role) string {
+	if f, ok := kind.(rotator.OnlyForward); ok {
+		return f.NoWayBack(roleView(role, nil))
+	}
+	return ""
+}
+
 // retryAfter is the wait after so many attempts of an effect on a version.
 func retryAfter(attempts int) time.Duration { return schedule.Backoff(attempts + 1) }

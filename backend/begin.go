@@ -203,7 +203,7 @@ func (e *Engine) takeEarlier(ctx context.Context, s *subject, v *rotation.Versio
 	for i := range planned.Earlier {
 		lowest = min(lowest, planned.Earlier[i].Number)
 	}
-	if lowest < v.Number {
+	if lowest < v.Number && !planned.Counted {
 		return nil, fault.New(fault.Conflict, "a role of the name %q had versions up to %d, whose numbers are not given again, and the import brings version %d: choose another name", s.name, v.Number-1, lowest)
 	}
 	v.Number = planned.Number

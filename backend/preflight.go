@@ -178,6 +178,8 @@ func (e *Engine) rollbackLine(s *subject) rotator.Line {
 		return rotator.Line{Check: checkRollback, Result: rotator.Warn, Detail: "there is no version to go back to"}
 	case cur.Compromised:
 		return rotator.Line{Check: checkRollback, Result: rotator.Warn, Detail: fmt.Sprintf("version %d (%s) is compromised, and no rollback goes to it", cur.Number, cur.Identifier)}
+	case noWayBack(e.rotators[s.role.Type], s.role) != "":
+		return rotator.Line{Check: checkRollback, Result: rotator.Warn, Detail: "the rotation cannot be undone: " + noWayBack(e.rotators[s.role.Type], s.role)}
 	case changesInPlace(e.rotators[s.role.Type], s.role):
 		return rotator.Line{Check: checkRollback, Result: rotator.Pass, Detail: fmt.Sprintf(
 			"the rotation ends version %d (%s); rollback would set it again where it stands, verify it and move readers back, with a gap for whoever reads in between", cur.Number, cur.Identifier)}

@@ -186,7 +186,17 @@ func (e *Engine) rewriter(ctx context.Context, s *subject) (reencrypt.Rewriter, 
 	if err != nil {
 		return nil, err
 	}
-	rewriter, err := keeper.Rewriter(e.liveNow(s.name, snap))
+	live := e.liveNow(s.name, snap)
+	if s.role.Connection != "" {
+		doc, err := e.connectionNamed(ctx, s.role.Connection)
+		if err != nil {
+			return nil, err
+		}
+		if live.Conn, err = e.connections.open(ctx, doc); err != nil {
+			return nil, err
+		}
+	}
+	rewriter, err := keeper.Rewriter(live)
 	if err == nil && rewriter.Version() != s.state.Reencryption.Version {
 		return nil, errStale
 	}

@@ -102,6 +102,9 @@ func (e *Engine) mergeRole(ctx context.Context, before *store.Role, w Write) (*s
 	if err := mergeValues(k.Options, k.Name, role.Values, own); err != nil {
 		return nil, nil, err
 	}
+	if err := nameConnection(kind, role); err != nil {
+		return nil, nil, err
+	}
 	// After the kind's own values: whether grace applies may depend on them.
 	followGrace(kind, before, role)
 	if err := e.mergePolicy(kind, role, shared); err != nil {
@@ -135,7 +138,7 @@ func (e *Engine) roleKind(before *store.Role, typ string) (rotator.Rotator, erro
 
 // checkRole asks the connection and the kind.
 func (e *Engine) checkRole(ctx context.Context, kind rotator.Rotator, before, role *store.Role, w Write) ([]string, error) {
-	conn, err := e.roleConnection(ctx, kind.Kind(), role)
+	conn, err := e.roleConnection(ctx, kind, role)
 	if err != nil {
 		return nil, err
 	}
@@ -172,22 +175,50 @@ func (e *Engine) checkRole(ctx context.Context, kind rotator.Rotator, before, ro
 	return nil, nil
 }
 
-func (e *Engine) roleConnection(ctx context.Context, k rotator.Kind, role *store.Role) (*store.Connection, error) {
-	if len(k.ConnectionTypes) == 0 {
+// nameConnection lets a role have the connection that the kind's own options name.
+func nameConnection(kind rotator.Rotator, role *store.Role) error {
+	c, ok := kind.(rotator.Connector)
+	if !ok {
+		return nil
+	}
+	name, _ := c.ConnectionOf(role.Values)
+	if name == "" || role.Connection == name {
+		return nil
+	}
+	if role.Connection != "" {
+		return fault.Field("connection", "is named by another field, as %q: leave it out", name)
+	}
+	role.Connection = name
+	return nil
+}
+
+// connectionTypes are those that a role's connection may have.
+func connectionTypes(kind rotator.Rotator, role *store.Role) []string {
+	if c, ok := kind.(rotator.Connector); ok {
+		if name, types := c.ConnectionOf(role.Values); name != "" {
+			return types
+		}
+	}
+	return kind.Kind().ConnectionTypes
+}
+
+func (e *Engine) roleConnection(ctx context.Context, kind rotator.Rotator, role *store.Role) (*store.Connection, error) {
+	k, types := kind.Kind(), connectionTypes(kind, role)
+	if len(types) == 0 {
 		if role.Connection != "" {
 			return nil, fault.Field("connection", "is not a field of type %s: it needs none", k.Name)
 		}
 		return nil, nil
 	}
 	if role.Connection == "" {
-		return nil, fault.Field("connection", "is required: the name of a connection of type %s", strings.Join(k.ConnectionTypes, " or "))
+		return nil, fault.Field("connection", "is required: the name of a connection of type %s", strings.Join(types, " or "))
 	}
 	doc, err := e.connectionNamed(ctx, role.Connection)
 	if err != nil {
 		return nil, err
 	}
-	if !slices.Contains(k.ConnectionTypes, doc.Type) {
-		return nil, fault.Field("connection", "%q is of type %s: a role of type %s needs %s", role.Connection, doc.Type, k.Name, strings.Join(k.ConnectionTypes, " or "))
+	if !slices.Contains(types, doc.Type) {
+		return nil, fault.Field("connection", "%q is of type %s: a role of type %s needs %s", role.Connection, doc.Type, k.Name, strings.Join(types, " or "))
 	}
 	return doc, admitted(doc, role.Name)
 }
@@ -467,7 +498,7 @@ func (e *Engine) DeleteRole(ctx context.Context, name string, force bool) (warni
 			return conflictInFlight(s.state.InFlight)
 		case s.state.Divergence != nil:
 			return fault.New(fault.Conflict, "the role is diverged: %s; reconcile it first, or delete it with force=true, which leaves its objects at the target", s.state.Divergence.Reason)
-		case s.decrypts():
+		case s.decrypts() && noWayBack(e.rotators[s.role.Type], s.role) == "":
 			return fault.New(fault.Conflict, "versions %s of %s decrypt, and whatever they encrypted could never be read again: delete it with force=true only if nothing is left", rotation.Numbers(s.readables()), s.name)
 		}
 		return s.state.Delete(e.clock.Now())
@@ -525,7 +556,7 @@ func (e *Engine) forceDelete(ctx context.Context, name string) (warnings []strin
 	}
 	for i := range s.state.Versions {
 		switch v := &s.state.Versions[i]; {
-		case v.KeepsData && v.HasMaterial:
+		case v.KeepsData && v.HasMaterial && noWayBack(e.rotators[s.role.Type], s.role) == "":
 			warnings = append(warnings, fmt.Sprintf("version %d was destroyed: what it encrypted cannot be read any more", v.Number))
 		case !v.Settled():
 			warnings = append(warnings, fmt.Sprintf("version %d (%s) was left at the target as it is: end it there by hand", v.Number, v.Identifier))

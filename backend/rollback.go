@@ -102,9 +102,11 @@ func (s *subject) leakedAfter(number int) int {
 
 // notEligible is why a version cannot become current again, "" if it can.
 func (e *Engine) notEligible(ctx context.Context, s *subject, v *rotation.Version) string {
-	switch {
+	switch never := noWayBack(e.rotators[s.role.Type], s.role); {
 	case v.Number == s.state.Current:
 		return "it is the current version"
+	case never != "":
+		return never
 	case v.Compromised:
 		return "it is compromised"
 	case v.State == rotation.Pending || v.State == rotation.Discarded:

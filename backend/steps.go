@@ -147,6 +147,12 @@ func (e *Engine) stepFailed(s *subject, rec *rotation.Step, failed error) error 
 	r := s.state.InFlight
 	why := rotation.Failure{Kind: string(fault.KindOf(failed)), Message: fmt.Sprintf("step %s failed: %s", rec.Name, rec.Detail)}
 	if s.goesBack(changesInPlace(e.rotators[s.role.Type], s.role)) {
+	why := rotation.Failure{Kind: string(fault.KindOf(failed)), Message: fmt.Sprintf("step %s failed: %s", rec.Name, failed)}
+	// What was changed in place has no earlier version that lives.
+	kind := e.rotators[s.role.Type]
+	inPlace := changesInPlace(kind, s.role) || noWayBack(kind, s.role) != ""
+	if previous := s.state.Version(r.PreviousVersion); s.role.Policy.OnRolloutFailure == onFailureRollback && !r.Reverting && !inPlace &&
+		r.Trigger != rotation.Rollback && previous != nil && previous.State == rotation.Retiring && !previous.Compromised && previous.RetireBegun.IsZero() {
 		return s.state.Revert(now, why)
 	}
 	r.Error, r.Held = &why, why.Message

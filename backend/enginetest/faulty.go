@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/reencrypt"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
@@ -129,6 +130,22 @@ func (f *Faulty) Advice(r *rotator.Role, leaked []rotation.Version, current rota
 func (f *Faulty) PrepareIsIrreversible(r *rotator.Role) bool {
 	i, ok := f.full.(rotator.Irreversible)
 	return ok && i.PrepareIsIrreversible(r)
+}
+
+// NoWayBack implements rotator.OnlyForward where the wrapped kind does.
+func (f *Faulty) NoWayBack(r *rotator.Role) string {
+	if o, ok := f.full.(rotator.OnlyForward); ok {
+		return o.NoWayBack(r)
+	}
+	return ""
+}
+
+// ConnectionOf implements rotator.Connector where the wrapped kind does.
+func (f *Faulty) ConnectionOf(values option.Values) (name string, types []string) {
+	if c, ok := f.full.(rotator.Connector); ok {
+		return c.ConnectionOf(values)
+	}
+	return "", nil
 }
 
 // InPlace implements rotator.InPlace where the wrapped kind does.

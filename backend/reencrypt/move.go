@@ -24,12 +24,18 @@ type item struct {
 // errSwap tells of a Table that does not keep its word.
 var errSwap = errors.New("a swap did not tell of each change what came of it")
 
+// errBatch tells of a BatchRewriter that does not.
+var errBatch = errors.New("a batch was not rewritten value by value")
+
 // move rewrites rows that were read at a time. One that somebody else wrote in between is
 // read again, a few times.
 func (r *run) move(ctx context.Context, rows []Row, read time.Time) (tally, error) {
 	t := tally{rows: int64(len(rows))}
 	for try := 1; ; try++ {
-		items := r.rewrite(rows, &t)
+		items, err := r.rewrite(ctx, rows, &t)
+		if err != nil {
+			return t, err
+		}
 		moved, err := r.swap(ctx, items, read, &t)
 		if err != nil || len(moved) == 0 {
 			return t, err
@@ -47,7 +53,11 @@ func (r *run) move(ctx context.Context, rows []Row, read time.Time) (tally, erro
 }
 
 // rewrite makes the changes of rows, and tells at once of those that have none.
-func (r *run) rewrite(rows []Row, t *tally) (items []item) {
+func (r *run) rewrite(ctx context.Context, rows []Row, t *tally) (items []item, err error) {
+	made, err := r.rewriteAll(ctx, rows)
+	if err != nil {
+		return nil, err
+	}
 	for i := range rows {
 		row := &rows[i]
 		it := item{}
@@ -55,15 +65,16 @@ func (r *run) rewrite(rows []Row, t *tally) (items []item) {
 			if value == nil {
 				continue
 			}
-			rewritten, err := r.Rewriter.Rewrite(value, row.Context, row.AssociatedData)
-			if err != nil {
-				it.reasons = append(it.reasons, Unreadable{Key: cut(row.Key), Column: r.Target.Columns[n], Reason: short(err.Error(), maxReason)})
+			rewritten := made[0]
+			made = made[1:]
+			if rewritten.Err != nil {
+				it.reasons = append(it.reasons, Unreadable{Key: cut(row.Key), Column: r.Target.Columns[n], Reason: short(rewritten.Err.Error(), maxReason)})
 				continue
 			}
 			if it.change.New == nil {
 				it.change = Change{Row: *row, New: make([][]byte, len(row.Values))}
 			}
-			it.change.New[n] = rewritten
+			it.change.New[n] = rewritten.Value
 		}
 		switch {
 		case it.change.New != nil:
@@ -72,7 +83,37 @@ func (r *run) rewrite(rows []Row, t *tally) (items []item) {
 			t.unreadableRow(it.reasons)
 		}
 	}
-	return items
+	return items, nil
+}
+
+// rewriteAll rewrites the values of rows, one after another.
+func (r *run) rewriteAll(ctx context.Context, rows []Row) (made []Rewritten, err error) {
+	var values []Value
+	for i := range rows {
+		for _, value := range rows[i].Values {
+			if value != nil {
+				values = append(values, Value{Value: value, Context: rows[i].Context, AssociatedData: rows[i].AssociatedData})
+			}
+		}
+	}
+	batch, ok := r.Rewriter.(BatchRewriter)
+	if !ok {
+		for _, v := range values {
+			value, err := r.Rewriter.Rewrite(v.Value, v.Context, v.AssociatedData)
+			made = append(made, Rewritten{Value: value, Err: err})
+		}
+		return made, nil
+	}
+	if len(values) == 0 {
+		return nil, nil
+	}
+	if made, err = batch.RewriteAll(ctx, values); err != nil {
+		return nil, err
+	}
+	if len(made) != len(values) {
+		return nil, errBatch
+	}
+	return made, nil
 }
 
 // swap writes rows, as many at a time as RowsPerSecond lets through together, and returns

@@ -154,6 +154,24 @@ type Rewriter interface {
 	Rewrite(value, context, associatedData []byte) ([]byte, error)
 }
 
+// BatchRewriter is a Rewriter that asks somebody outside, and so rewrites many values at a
+// time: Rewrite is not called.
+type BatchRewriter interface {
+	Rewriter
+	// RewriteAll gives, for each of the values and in their order, what Rewrite would. An error
+	// of its own says that nothing is known of any of them, and ends the pass for now.
+	RewriteAll(ctx context.Context, values []Value) ([]Rewritten, error)
+}
+
+// Value is one to be rewritten.
+type Value struct{ Value, Context, AssociatedData []byte }
+
+// Rewritten is what a value is to be, or why it cannot be decrypted.
+type Rewritten struct {
+	Value []byte
+	Err   error
+}
+
 // Progress is how far one target is. It is stored, and read again after a restart.
 type Progress struct {
 	// Version is the one to which values are moved; another one begins anew.

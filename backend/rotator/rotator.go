@@ -141,9 +141,13 @@ type Candidate struct {
 	Identifier string
 	Object     json.RawMessage
 	Material   secret.Map
-	// Number is the version's number where an import brings it along; 0: the next one.
+	// Number is the version's number where an import or the target brings it along; 0: the
+	// next one.
 	Number int
-	// Earlier are versions that an import brings along beside the one that becomes current,
+	// Counted tells that the target counts versions by itself. Earlier are then those that it
+	// made and the journal does not have, whatever numbers were given since.
+	Counted bool
+	// Earlier are versions that come along beside the one that becomes current,
 	// by ascending number: they are put to use like others that retire.
 	Earlier []Candidate
 }
@@ -294,6 +298,20 @@ type Irreversible interface {
 	PrepareIsIrreversible(r *Role) bool
 }
 
+// OnlyForward is implemented by kinds some of whose versions are counted and kept by the
+// target itself: none becomes current again, and they outlive their role.
+type OnlyForward interface {
+	// NoWayBack is why no earlier version of a role becomes current again; "" where one may.
+	NoWayBack(r *Role) string
+}
+
+// Connector is implemented by kinds whose own options may name the connection of a role.
+type Connector interface {
+	// ConnectionOf gives its name, and the types that it may have; "" where the options name
+	// none.
+	ConnectionOf(values option.Values) (name string, types []string)
+}
+
 // InPlace is implemented by kinds that change one credential where it stands:
 // no grace, and a gap by nature. Prepare ends the current version, and Discard, or
 // Retire of a version that a rollback tried to bring back, makes the current one
@@ -390,6 +408,9 @@ type LiveVersions struct {
 	// makes of the version, whether that is true: anybody can name one. It returns at once.
 	Missed func(version int, made func(ready any) bool)
 	Now    time.Time
+	// Conn is the role's connection, where it has one. It is set for Rewriter alone: Use makes
+	// no call outside.
+	Conn Connection
 }
 
 // DataKeeper is implemented by kinds whose versions made data that lies elsewhere and is

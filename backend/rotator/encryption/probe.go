@@ -15,6 +15,9 @@ import (
 // of its version, and what the current one encrypts accepted, by the code that answers
 // callers, over the same journal.
 func (*Rotator) Probe(ctx context.Context, t *rotator.Target) (rotator.Proof, error) {
+	if hasBackend(t.Role) {
+		return probeTransit(ctx, t)
+	}
 	live, own, err := journal(t)
 	if err != nil {
 		return rotator.Proof{}, err

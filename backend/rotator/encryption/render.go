@@ -3,6 +3,7 @@ package encryption
 import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
 )
 
 // Render implements rotator.Rotator. Readers learn which versions there are, by the
@@ -13,7 +14,7 @@ func (*Rotator) Render(t *rotator.Target) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	k, err := load(&t.Version, t.Material)
+	about, err := aboutKey(&t.Version, t.Material)
 	if err != nil {
 		return nil, err
 	}
@@ -27,7 +28,7 @@ func (*Rotator) Render(t *rotator.Target) (map[string]any, error) {
 			least = min(least, v.Number)
 		}
 	}
-	out := map[string]any{"key_type": k.keyType.name, "derived": k.derived, "latest_version": latest, "min_decryption_version": least}
+	out := map[string]any{"key_type": about.KeyType, "derived": about.Derived, "latest_version": latest, "min_decryption_version": least}
 	if o.Exportable {
 		out[keyMaterial] = t.Material[keyMaterial].Reveal()
 	}
@@ -38,4 +39,16 @@ func (*Rotator) Render(t *rotator.Target) (map[string]any, error) {
 func (*Rotator) Discloses(r *rotator.Role) bool {
 	o, err := decodeRole(r)
 	return err != nil || o.Exportable
+}
+
+// aboutKey is what is told of the key of a version, which must be there to be used.
+func aboutKey(v *rotation.Version, material secret.Map) (object, error) {
+	if remote := transitVersionOf(v); remote != nil {
+		return remote.object, nil
+	}
+	k, err := load(v, material)
+	if err != nil {
+		return object{}, err
+	}
+	return object{KeyType: k.keyType.name, Derived: k.derived}, nil
 }

@@ -7,6 +7,9 @@ import (
 
 // Rewriter implements rotator.DataKeeper.
 func (*Rotator) Rewriter(live *rotator.LiveVersions) (reencrypt.Rewriter, error) {
+	if hasBackend(live.Role) {
+		return newTransitRewriter(live)
+	}
 	k, err := encrypting(live)
 	if err != nil {
 		return nil, err

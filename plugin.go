@@ -70,8 +70,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 }
 
 func connectionKinds() []rotator.ConnectionKind {
-	kinds := []rotator.ConnectionKind{postgresql.NewConnectionKind(), kubernetes.New(), httpcheck.New()}
-	kinds := []rotator.ConnectionKind{postgresql.NewConnectionKind(), vault.NewConnectionKind()}
+	kinds := []rotator.ConnectionKind{postgresql.NewConnectionKind(), kubernetes.New(), httpcheck.New(), vault.NewConnectionKind()}
 	for _, k := range apikey.NewConnectionKinds() {
 		kinds = append(kinds, k)
 	}

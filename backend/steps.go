@@ -146,29 +146,23 @@ func (e *Engine) stepFailed(s *subject, rec *rotation.Step, failed error) error 
 	rec.State, rec.EndedTime, rec.Detail = rotation.StepFailed, now, failureOf(failed, nil).Message
 	r := s.state.InFlight
 	why := rotation.Failure{Kind: string(fault.KindOf(failed)), Message: fmt.Sprintf("step %s failed: %s", rec.Name, rec.Detail)}
-	if s.goesBack(changesInPlace(e.rotators[s.role.Type], s.role)) {
-	why := rotation.Failure{Kind: string(fault.KindOf(failed)), Message: fmt.Sprintf("step %s failed: %s", rec.Name, failed)}
-	// What was changed in place has no earlier version that lives.
 	kind := e.rotators[s.role.Type]
-	inPlace := changesInPlace(kind, s.role) || noWayBack(kind, s.role) != ""
-	if previous := s.state.Version(r.PreviousVersion); s.role.Policy.OnRolloutFailure == onFailureRollback && !r.Reverting && !inPlace &&
-		r.Trigger != rotation.Rollback && previous != nil && previous.State == rotation.Retiring && !previous.Compromised && previous.RetireBegun.IsZero() {
+	if s.goesBack(!changesInPlace(kind, s.role) && noWayBack(kind, s.role) == "") {
 		return s.state.Revert(now, why)
 	}
 	r.Error, r.Held = &why, why.Message
 	return nil
 }
 
-// goesBack tells whether the rotation in flight is to be reverted once a step failed. What
-// was changed in place has no earlier version that lives.
-func (s *subject) goesBack(inPlace bool) bool {
+// goesBack tells whether the rotation in flight is to be reverted once a step failed. possible
+// is false where no earlier version lives by the nature of the role.
+func (s *subject) goesBack(possible bool) bool {
 	r := s.state.InFlight
 	previous := s.state.Version(r.PreviousVersion)
-	if s.role.Policy.OnRolloutFailure != onFailureRollback || r.Reverting || inPlace || r.Trigger == rotation.Rollback || previous == nil {
+	if !possible || s.role.Policy.OnRolloutFailure != onFailureRollback || r.Reverting || r.Trigger == rotation.Rollback || previous == nil {
 		return false
 	}
-	candidate := s.state.Version(r.Version)
-	return previous.State == rotation.Retiring && !previous.Compromised && previous.RetireBegun.IsZero() && !candidate.Irreversible
+	return previous.State == rotation.Retiring && !previous.Compromised && previous.RetireBegun.IsZero()
 }
 
 // endRotation ends a rotation whose steps are done.

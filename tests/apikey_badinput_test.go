@@ -110,7 +110,7 @@ func (b *badPairs) badConnections() []refusal {
 	openAI := func(changes m) m { return toOpenAI(b.openAI, changes) }
 	wrong := "sk-admin-" + strings.Repeat("x", 64)
 	return []refusal{
-		badConnection("unknown type", "type", "anthropic, http, openai", openAI(m{"type": "azure"})),
+		badConnection("unknown type", "type", "anthropic, http, ", openAI(m{"type": "azure"})),
 		badConnection("unknown field", "admin_kee", "did you mean admin_key?", openAI(m{"admin_kee": "x"})),
 		badConnection("field of another type", "workspace", "is an option of type anthropic", openAI(m{"workspace": "wrkspc_1"})),
 		badConnection("no admin key", "admin_key", "is required", openAI(m{"admin_key": nil})),

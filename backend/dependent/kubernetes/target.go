@@ -35,13 +35,18 @@ type target struct {
 	selector  string // in the API's own form
 }
 
-// String names the target in a sentence, as it was written but for spaces in a selector.
+// String names the target in a sentence: as it was written but for spaces in a selector, and cut
+// where it is long.
 func (t *target) String() string {
 	kind := all
 	if len(t.kinds) == 1 {
 		kind = t.kinds[0]
 	}
-	return t.namespace + "/" + kind + "/" + t.name + t.selector
+	text := t.namespace + "/" + kind + "/" + t.name + t.selector
+	if len(text) > maxShown {
+		return text[:maxShown] + "..."
+	}
+	return text
 }
 
 // Bounds of what is written, in bytes.

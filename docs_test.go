@@ -74,7 +74,7 @@ func anchors(text string) (all []string) {
 var (
 	command = regexp.MustCompile("vault (read|write|list|delete) ([^`\n]*)")
 	ours    = regexp.MustCompile(`^rotation(-[a-z])?/(.+)$`)
-	hole    = regexp.MustCompile(`<[a-z]+>|\$[a-z]+`) // <role>, $role
+	hole    = regexp.MustCompile(`<[a-z]+>|\$[A-Za-z_]+`) // <role>, $role, $INCIDENT
 	given   = regexp.MustCompile(`^([a-z_]+)=`)
 	policy  = regexp.MustCompile(`(?s)path "rotation/([^"]+)"\s*\{\s*capabilities = \[([^\]]*)\]`)
 )

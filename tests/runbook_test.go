@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/assert"
@@ -149,8 +148,8 @@ func (o *operator) do(b shellBlock) {
 	require.NotEmpty(o.t, b.prints, "what is waited for?")
 	tick, last := 0, ""
 	await(o.t, 3*patience, b.code, func() (bool, any) {
-		if tick++; tick%8 != 1 { // time goes by between two looks
-			o.pass(servedStep)
+		if tick++; tick%8 != 1 {
+			o.goOn()
 			return false, last
 		}
 		printed, err := o.shell(b.code)
@@ -160,9 +159,18 @@ func (o *operator) do(b shellBlock) {
 	})
 }
 
-// servedStep is short enough for the engine not to take it for a pause of its process: it ends
-// versions only after it has served readers for as long as they may rely on what they read.
-const servedStep = 100 * time.Second
+// goOn lets time go by between two looks, in steps that the engine does not take for a pause of its
+// process: it ends a version only after it has served readers for as long as they may rely on it. Such a
+// version that is asked for is refused by an engine that has noticed the time, so that more steps may follow.
+func (o *operator) goOn() {
+	o.t.Helper()
+	for range 10 {
+		o.pass(clockStep)
+		if a := o.call(o.t.Context(), http.MethodPut, "retire/openai", nil); !strings.Contains(a.sentence(), "may be in use until") {
+			return
+		}
+	}
+}
 
 // shell runs commands as a terminal does that stays open: what a block sets is there for the next.
 func (o *operator) shell(code string) (printed string, err error) {

@@ -139,7 +139,7 @@ func (*Rotator) Warnings(r *rotator.Role) (out []string) {
 	if o.Backend != "" {
 		out = append(out, noWayBack)
 	}
-	if o.DestroyAfter > 0 {
+	if o.DestroyAfter > 0 && o.Backend == "" {
 		out = append(out, fmt.Sprintf("the key of a version is destroyed %s after the version ended: a database backup that is older holds data which nobody can decrypt any more, so destroy_after must exceed the age of the oldest one that you keep", o.DestroyAfter))
 	}
 	if o.Exportable && o.SettlePeriod.Std() < r.Grace/readersHold {

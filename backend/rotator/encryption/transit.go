@@ -78,7 +78,7 @@ func checkBackend(o *roleOptions, r *rotator.Role) error {
 	if b == nil {
 		return nil
 	}
-	for _, name := range []string{"key_type", "derived", "exportable", "destroy_after"} {
+	for _, name := range []string{"key_type", "derived", "exportable"} {
 		if _, given := r.Values[name]; given {
 			return fault.Field(name, "must be left out where backend names a key: it is transit's to say")
 		}

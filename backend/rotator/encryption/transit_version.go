@@ -170,15 +170,17 @@ func verifyTransit(ctx context.Context, t *rotator.Target) error {
 	if err != nil {
 		return ofConnection(err)
 	}
-	switch number := t.Version.Number; {
+	number := t.Version.Number
+	known := max(number, newest(t))
+	switch {
 	case state.Latest < number:
 		return behind(key, state, number)
 	case state.MinDecryption > number:
 		return fault.New(fault.Target, "the key %s does not decrypt with version %d any more: its min_decryption_version is %d", key.Path(), number, state.MinDecryption)
-	case t.Version.State == rotation.Current && state.Latest > max(number, newest(t)):
-		return fault.New(fault.Target, "%s", foreign(key, state, newest(t)))
+	case t.Version.State == rotation.Current && state.Latest > known:
+		return fault.New(fault.Target, "%s", foreign(key, state, known))
 	}
-	return works(ctx, key, state, t.Version.Number)
+	return works(ctx, key, state, number)
 }
 
 // works proves that what a version encrypts it decrypts.

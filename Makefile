@@ -23,10 +23,9 @@ MAJORS   ?= 13 14 15 16 17 18
 
 # The crash enumerations against a real PostgreSQL, and against providers over HTTP, talk to their targets
 # thousands of times, which is several times slower under the race detector; so do those beside an
-# application that encrypts all the time. Their twin in memory, TestCrashAnywhere, drives the same engine
+# application that encrypts all the time, and those that wait for rollouts. Their twin in memory, TestCrashAnywhere, drives the same engine
 # through the same points under the detector, and each test of a re-encryption runs under it once.
-UNRACED = ^Test(PostgreSQL(Data)?CrashAnywhere|CrashAnywhere(OpenAI|HTTP|ByHand|WithDependents)|DataCrashAnywhere.*)$$$$
-UNRACED = ^Test(PostgreSQL(Data)?CrashAnywhere|CrashAnywhere(OpenAI|HTTP|ByHand)|TransitCrashAnywhere|DataCrashAnywhere.*)$$$$
+UNRACED = ^Test(PostgreSQL(Data)?CrashAnywhere|CrashAnywhere(OpenAI|HTTP|ByHand|WithDependents)|TransitCrashAnywhere|DataCrashAnywhere.*)$$$$
 
 # What tests and demo start: a vault binary and PostgreSQL's server binaries, found or made.
 # (An export of its own, since it would hide the exit code of what it exports.)

@@ -443,7 +443,9 @@ func (s *State) Supersede(now time.Time) error {
 	if s.InFlight.BeforeSwitch() {
 		s.abandonCandidate()
 	} else {
-		s.Unfollowed = s.InFlight
+		left := *s.InFlight
+		left.Steps = slices.Clone(left.Steps)
+		s.Unfollowed = &left
 	}
 	s.end(now)
 	return nil
@@ -522,6 +524,9 @@ func (s *State) FinishReverted(now time.Time) error {
 func (s *State) end(now time.Time) {
 	s.InFlight.EndedTime = now
 	s.InFlight.Held = ""
+	for i := range s.InFlight.Steps { // of no use to a record, and long
+		s.InFlight.Steps[i].Cursor, s.InFlight.Steps[i].PollAt = "", time.Time{}
+	}
 	s.Last, s.InFlight = s.InFlight, nil
 }
 

@@ -75,7 +75,12 @@ test-unit: check-go check-race ## tests beside the code (some start a PostgreSQL
 
 .PHONY: test-e2e
 test-e2e: check-go ## tests/: the plugin as a process in a real Vault, against a real PostgreSQL
-	@$(servers); $(peers); go test -count=1 -timeout 25m -run '$(RUN)' ./tests/...
+	@$(servers); $(peers); go test -count=1 -timeout 25m -run '$(RUN)' $$(go list ./tests/... | grep -v '/tests/kubernetes$$')
+
+.PHONY: test-kubernetes
+test-kubernetes: check-go ## tests/kubernetes: what follows a secret on a real Kubernetes control plane (built once, in 6 minutes)
+	@$(servers); KUBERNETES_DIR="$$(scripts/ensure-kubernetes)"; export KUBERNETES_DIR; \
+	go test -count=1 -timeout 25m -run '$(RUN)' ./tests/kubernetes
 
 .PHONY: test-postgres-matrix
 test-postgres-matrix: check-go ## the PostgreSQL suites against servers of MAJORS (13 to 18), fetched when missing

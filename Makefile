@@ -78,7 +78,7 @@ test-e2e: check-go ## tests/: the plugin as a process in a real Vault, against a
 	@$(servers); $(peers); go test -count=1 -timeout 25m -run '$(RUN)' $$(go list ./tests/... | grep -v '/tests/kubernetes$$')
 
 .PHONY: test-kubernetes
-test-kubernetes: check-go ## tests/kubernetes: what follows a secret on a real Kubernetes control plane (built once, in 6 minutes)
+test-kubernetes: check-go ## tests/kubernetes: what follows a secret on a real Kubernetes control plane (built once, in 8 minutes)
 	@$(servers); KUBERNETES_DIR="$$(scripts/ensure-kubernetes)"; export KUBERNETES_DIR; \
 	go test -count=1 -timeout 25m -run '$(RUN)' ./tests/kubernetes
 

@@ -42,14 +42,14 @@ func (st *mirrorStep) run(ctx context.Context, r stepRun) (stepProgress, error) 
 // time it looks first: the answer to an earlier write may have been lost.
 func (st *mirrorStep) copy(ctx context.Context, r stepRun) (stepProgress, error) {
 	id := orderID(r.rotation, r.back)
-	print, err := fieldsPrint(r.role.Policy)
+	fields, err := fieldsPrint(r.role.Policy)
 	if err != nil {
 		return stepProgress{}, err
 	}
 	a, err := st.engine.lookAtMirror(ctx, r.subject, &r.version, id)
 	now := st.engine.clock.Now()
 	record := func(copied int) func(*subject) {
-		return func(s *subject) { s.mirrored(copied, r.version.Number, print, id, now) }
+		return func(s *subject) { s.mirrored(copied, r.version.Number, fields, id, now) }
 	}
 	switch {
 	case err != nil:

@@ -333,7 +333,7 @@ func TestTransitKeyThatLostVersions(t *testing.T) {
 	p.Create(nil)
 	tp.transit.Create(transitName, 2, false)
 	tp.written = map[string]string{}
-	tp.rows.cards.Put(key(1), nil)
+	require.NoError(t, tp.rows.cards.Put(key(1), nil))
 	r, err := p.Engine().Rotate(t.Context(), app, backend.RotateRequest{Wait: time.Minute})
 	require.NoError(t, err)
 	require.Equal(t, rotation.Failed, r.Outcome)

@@ -185,7 +185,7 @@ func (e *Engine) mint(ctx context.Context, s *subject, rotationID string) (minte
 	if earlier, err = e.takeEarlier(ctx, s, &v, planned); err != nil {
 		return nil, nil, err
 	}
-	v.Irreversible = irreversible(kind, s.role)
+	v.Irreversible, v.Counted = irreversible(kind, s.role), planned.Counted
 	v.Identifier, v.Object, v.HasMaterial = planned.Identifier, planned.Object, len(planned.Material) > 0
 	if v.HasMaterial { // else the target mints it
 		err = e.store.PutMaterial(ctx, s.name, v.Number, planned.Material)

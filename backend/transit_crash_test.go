@@ -272,7 +272,7 @@ func TestTransitRoleRefuses(t *testing.T) {
 	require.Contains(t, strings.Join(said, "\n"), "backend: pass: the key transit/data is of type aes256-gcm96, at version 2, and decrypts from version 1 on")
 	require.Contains(t, strings.Join(said, "\n"), "the rotation cannot be undone: a transit key's latest version cannot go back")
 
-	// A new role of the name, after it was deleted, goes on with the next version.
+	// A new role of the name, after it was deleted, takes the key as it is.
 	_, err = e.DeleteRole(ctx, app, false)
 	require.NoError(t, err)
 	for range 20 {
@@ -281,7 +281,26 @@ func TestTransitRoleRefuses(t *testing.T) {
 	latest, least, _ := tp.transit.State(transitName)
 	require.Equal(t, []int{2, 1}, []int{latest, least}, "the key outlives the role")
 	p.Create(nil)
+	require.Equal(t, 2, p.Current())
+	require.Equal(t, []int{1, 2}, numbersOf(p.State()))
+}
+
+// Whoever writes rows cannot move numbers by what looks like a later version's.
+func TestTransitIgnoresNumbersThatRowsMakeUp(t *testing.T) {
+	t.Parallel()
+	tp, stage := newTransitPlay(t, 1)
+	p := enginetest.NewPlay(stage, enginetest.NewFaults(enginetest.None, 0))
+	withTarget(p, nil)
+	p.Rotate()
+	made := tp.rows.begin(key(99), "vault:v900:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
+	made.commit()
+	p.Wait(8 * time.Minute)
+	require.Equal(t, 900, p.State().Highest)
+	p.Rotate()
 	require.Equal(t, 3, p.Current())
+	latest, least, _ := tp.transit.State(transitName)
+	require.Equal(t, []int{3, 1}, []int{latest, least}, "nobody knows what it is, so nothing ends")
+	p.Close()
 }
 
 func TestTransitRolesThatAreRefused(t *testing.T) {

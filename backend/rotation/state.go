@@ -186,7 +186,7 @@ func (s *State) Begin(r Rotation, candidate *Version) error {
 		return fmt.Errorf("begin rotation %s: rotation %s is in flight", r.ID, s.InFlight.ID)
 	case s.Deleted:
 		return fmt.Errorf("begin rotation %s: the role is deleted", r.ID)
-	case candidate != nil && candidate.Number <= s.Highest:
+	case candidate != nil && candidate.Number <= s.Highest && (!candidate.Counted || existing != nil):
 		return fmt.Errorf("begin rotation %s: version %d was used before", r.ID, candidate.Number)
 	case candidate != nil && (candidate.Number != r.Version || candidate.State != Pending):
 		return fmt.Errorf("begin rotation %s of version %d: the candidate is version %d, %s", r.ID, r.Version, candidate.Number, candidate.State)
@@ -197,7 +197,7 @@ func (s *State) Begin(r Rotation, candidate *Version) error {
 	}
 	if candidate != nil {
 		s.Versions = append(s.Versions, *candidate)
-		s.Highest = candidate.Number
+		s.Highest = max(s.Highest, candidate.Number)
 	}
 	s.CatchUp()
 	if err := s.reconcile(r.Version, r.StartedTime); err != nil {

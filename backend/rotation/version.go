@@ -97,6 +97,9 @@ type Version struct {
 	// Irreversible tells that what Prepare or minting did cannot be undone: with material, a
 	// candidate that failed is kept for the next rotation, whatever asks for that.
 	Irreversible bool `json:"irreversible,omitempty"`
+	// Counted tells that the target counts versions by itself, and that the number is its own:
+	// it may be below the highest that was given, or seen, here.
+	Counted bool `json:"counted,omitempty"`
 	// Staged marks a version that stands by as the second of a pair, which readers are
 	// told of, until it is promoted. StagedBy is who handed it in, if a person did.
 	Staged   bool   `json:"staged,omitempty"`

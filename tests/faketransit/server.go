@@ -18,14 +18,14 @@ import (
 )
 
 // Token is what it accepts.
-const Token = "hvs.fake-transit-7d1a4c" //nolint:gosec // of a fake
+const Token = "hvs.fake-transit-7d1a4c"
 
 // Server is the fake.
 type Server struct {
 	*httptest.Server
 	mu   sync.Mutex
 	keys map[string]*keysutil.Policy
-	// Rotations counts by key.
+	// rotations counts by key those that a client asked for.
 	rotations map[string]int
 	auto      int64
 }

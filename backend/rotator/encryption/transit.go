@@ -73,7 +73,7 @@ func (*Rotator) NoWayBack(r *rotator.Role) string {
 }
 
 // checkBackend refuses what makes no sense of keys that are kept elsewhere.
-func checkBackend(o *roleOptions, r *rotator.Role) error {
+func checkBackend(r *rotator.Role) error {
 	b := backendOf(r)
 	if b == nil {
 		return nil

@@ -77,14 +77,23 @@ func TestTransitPlan(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, map[string]any{"key_type": "aes256-gcm96", "derived": true, "latest_version": 5, "min_decryption_version": 5}, rendered)
 
-	numbers, _ = plan(6)
-	require.Equal(t, []int{3, 4, 5, 6}, numbers, "of a role that was deleted no number is given again")
+	numbers, _ = plan(40)
+	require.Equal(t, []int{3, 4, 5}, numbers, "numbers are transit's, whatever was given or seen here")
 	numbers, _ = plan(6, used(3, rotation.Retiring), used(4, rotation.Retiring), used(5, rotation.Current))
 	require.Equal(t, []int{6}, numbers)
 	numbers, _ = plan(5, used(3, rotation.Disabled), used(4, rotation.Current))
 	require.Equal(t, []int{5, 6}, numbers, "somebody else made version 5")
-	_, err = New().Plan(ctx, &rotator.Target{Role: r.role, Conn: r.conn, Version: rotation.Version{Number: 40}})
-	require.ErrorContains(t, err, "the key transit/data is at version 5, and the next one free in this role is 40")
+	gone := func(number int) rotation.Version {
+		return rotation.Version{Number: number, State: rotation.Discarded}
+	}
+	numbers, _ = plan(7, used(3, rotation.Disabled), used(4, rotation.Disabled), used(5, rotation.Current), gone(6))
+	require.Equal(t, []int{7}, numbers, "what was given up stays so")
+	many := []rotation.Version{used(5, rotation.Current)}
+	for n := 6; n < 20; n++ {
+		many = append(many, gone(n))
+	}
+	_, err = New().Plan(ctx, &rotator.Target{Role: r.role, Conn: r.conn, Others: many})
+	require.ErrorContains(t, err, "the key transit/data is at version 5, and the next one free in this role is 20: rotate it there by hand until it has that")
 	require.Zero(t, rotations(r))
 }
 

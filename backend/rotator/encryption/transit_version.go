@@ -71,11 +71,14 @@ func planTransit(ctx context.Context, t *rotator.Target) (*rotator.Candidate, er
 		return nil, behind(key, state, known)
 	}
 	number := state.Latest
-	if known > 0 || number < t.Version.Number { // the latter after a role of this name that was deleted
-		number = max(state.Latest+1, t.Version.Number)
+	if known > 0 {
+		number++
 	}
-	if number > maxVersion || number > state.Latest+maxAhead {
-		return nil, fault.New(fault.Conflict, "the key %s is at version %d, and the next one free in this role is %d: choose another name for the role", key.Path(), state.Latest, number)
+	for journalHas(t, number) { // one that was given up before transit had it
+		number++
+	}
+	if number > state.Latest+maxAhead {
+		return nil, fault.New(fault.Conflict, "the key %s is at version %d, and the next one free in this role is %d: rotate it there by hand until it has that", key.Path(), state.Latest, number)
 	}
 	about := transitVersion{
 		object: object{KeyType: state.Type, Derived: state.Derived}, Transit: t.Role.Connection + "/" + key.Path(), Before: state.Latest,
@@ -85,7 +88,7 @@ func planTransit(ctx context.Context, t *rotator.Target) (*rotator.Candidate, er
 		return nil, err
 	}
 	for n := state.MinDecryption; n < number && n <= state.Latest; n++ {
-		if slices.ContainsFunc(t.Others, func(v rotation.Version) bool { return v.Number == n }) {
+		if journalHas(t, n) {
 			continue
 		}
 		earlier, err := about.candidate(n)
@@ -97,6 +100,10 @@ func planTransit(ctx context.Context, t *rotator.Target) (*rotator.Candidate, er
 		}
 	}
 	return c, nil
+}
+
+func journalHas(t *rotator.Target, number int) bool {
+	return slices.ContainsFunc(t.Others, func(v rotation.Version) bool { return v.Number == number })
 }
 
 // notOfVersion is for what happens before there is a version.

@@ -129,8 +129,10 @@ func (e *Engine) view(s *subject) (view, error) {
 	if v.data != nil {
 		v.runsData, v.missed = e.reencryptions.busy(s.name), len(e.memory.missed(s.name)) > 0
 	}
-	if v.mirrorPrint, err = fieldsPrint(s.role.Policy); err != nil {
-		return view{}, err
+	if s.role.Policy.Mirror != "" {
+		if v.mirrorPrint, err = fieldsPrint(s.role.Policy); err != nil {
+			return view{}, err
+		}
 	}
 	v.telling = e.telling(s, kind, v.now)
 	for _, ev := range s.state.Events {
@@ -271,7 +273,7 @@ func (e *Engine) verifyAndSwitch(ctx context.Context, s *subject) error {
 		}
 		s.dirtyIncidents()
 		now := e.clock.Now()
-		if err := s.activate(now); err != nil || e.hasSteps(s.role, s.state.InFlight) {
+		if err := s.activate(now); err != nil || e.hasSteps(s, s.state.InFlight) {
 			return err
 		}
 		return s.state.Finish(now, e.nextRotation(s, policy, now))

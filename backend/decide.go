@@ -236,8 +236,10 @@ func ruleAdvance(v view) decision {
 	}
 	at := v.now
 	for i := range r.Steps {
-		if r.Steps[i].State == rotation.StepRunning && r.Steps[i].Back == r.Reverting && r.Steps[i].PollAt.After(at) {
-			at = r.Steps[i].PollAt
+		step := &r.Steps[i]
+		ahead := step.PollAt.Sub(v.now) // far ahead only where the clock was set back
+		if step.State == rotation.StepRunning && step.Back == r.Reverting && ahead > 0 && ahead <= maxPoll {
+			at = step.PollAt
 		}
 	}
 	return decision{act: actAdvance, at: at}

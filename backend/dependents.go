@@ -95,6 +95,9 @@ func meansOf[C any](ctx context.Context, e *Engine, field, name, role, able stri
 	if doc == nil {
 		return m, fault.Field(field, "there is no connection %q: write connections/%s first", name, name)
 	}
+	if !allowsRole(doc, role) {
+		return m, fault.Field(field, "connection %q does not allow the role %q: see its allowed_roles", name, role)
+	}
 	kind, err := e.connectionKind(doc.Type)
 	if err != nil {
 		return m, err
@@ -102,9 +105,6 @@ func meansOf[C any](ctx context.Context, e *Engine, field, name, role, able stri
 	can, ok := kind.(C)
 	if !ok {
 		return m, fault.Field(field, "connection %q is of type %s, which does not %s", name, doc.Type, able)
-	}
-	if !allowsRole(doc, role) {
-		return m, fault.Field(field, "connection %q does not allow the role %q: see its allowed_roles", name, role)
 	}
 	return means[C]{doc: doc, kind: can}, nil
 }
@@ -200,11 +200,20 @@ func checkSessions(kind rotator.Rotator, p store.Policy) error {
 // dependentLines asks what depends on a role whether a rotation could go well. Only what
 // cannot be restarted, or written to, is a reason against one.
 func (e *Engine) dependentLines(ctx context.Context, s *subject, first bool) (lines []rotator.Line, err error) {
-	p := s.role.Policy
+	bounded, done := context.WithTimeout(ctx, preflightTimeout)
+	defer done()
+	if lines, err = e.askDependents(bounded, s, first); err != nil && ctx.Err() == nil && bounded.Err() != nil {
+		return append(lines, rotator.Line{Check: "dependents", Result: rotator.Fail, Detail: fmt.Sprintf("not all of them answered within %s", preflightTimeout)}), nil
+	}
+	return lines, err
+}
+
+func (e *Engine) askDependents(ctx context.Context, s *subject, first bool) (lines []rotator.Line, err error) {
+	p, workloads := s.role.Policy, 0
 	if p.Mirror != "" {
-		line, err := e.mirrorLine(ctx, s)
+		line, err := readyLine(ctx, "mirror "+p.Mirror, "can be written", e.mirrorReady(ctx, s))
 		if err != nil {
-			return nil, err
+			return lines, err
 		}
 		lines = append(lines, line)
 	}
@@ -212,14 +221,22 @@ func (e *Engine) dependentLines(ctx context.Context, s *subject, first bool) (li
 		return lines, nil
 	}
 	for _, target := range p.Rollout {
-		err := e.targetReady(ctx, s.name, target)
+		found, err := e.targetReady(ctx, s.name, target)
 		line, err := readyLine(ctx, "rollout "+target, "can be restarted", err)
 		if err != nil {
-			return nil, err
+			return lines, err
 		}
 		lines = append(lines, line)
+		workloads += found
+	}
+	if workloads > maxWorkloads {
+		lines = append(lines, rotator.Line{Check: "rollout", Result: rotator.Fail, Detail: tooMany(workloads).Error()})
 	}
 	return lines, nil
+}
+
+func tooMany(workloads int) error {
+	return fault.New(fault.Target, "the targets name %d workloads: at most %d are restarted in one rotation", workloads, maxWorkloads)
 }
 
 // readyLine makes a line of what a dependent answered. An error is one of ours.
@@ -234,32 +251,37 @@ func readyLine(ctx context.Context, check, well string, err error) (rotator.Line
 	}
 }
 
-func (e *Engine) targetReady(ctx context.Context, role, target string) error {
+// targetReady counts the workloads of a target, all of which could be restarted now.
+func (e *Engine) targetReady(ctx context.Context, role, target string) (workloads int, err error) {
 	connection, rest, err := splitPlace("rollout", target, exampleTarget)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	through, err := e.restarter(ctx, connection, role)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if err := through.kind.CheckTarget(through.config(), rest); err != nil {
-		return err
+		return 0, err
 	}
 	conn, err := e.connections.open(ctx, through.doc)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	bounded, done := context.WithTimeout(ctx, preflightTimeout)
-	defer done()
-	return through.kind.Ready(bounded, conn, rest)
+	if err := through.kind.Ready(ctx, conn, rest); err != nil {
+		return 0, err
+	}
+	found, err := through.kind.Resolve(ctx, conn, rest)
+	return len(found), err
 }
 
 // checkLines asks the endpoints that are to pass after a rotation whether they do now. They
 // are no reason against one, which may be what mends them.
 func (e *Engine) checkLines(ctx context.Context, s *subject) (lines []rotator.Line, err error) {
+	bounded, done := context.WithTimeout(ctx, preflightTimeout)
+	defer done()
 	for _, name := range s.role.Policy.Checks {
-		detail, err := e.tryCheck(ctx, s.name, name)
+		detail, err := e.tryCheck(bounded, s.name, name)
 		line, err := readyLine(ctx, "check "+name, detail, err)
 		if err != nil {
 			return nil, err

@@ -240,6 +240,9 @@ func (s *subject) nextSteps(incident string) (steps []string) {
 			steps = append(steps, fmt.Sprintf("%s stays at the target, disabled, for a person to remove: %s", v.Identifier, v.Left))
 		}
 	}
+	if r := s.state.InFlight; r != nil && r.Held != "" && r.IncidentID == incident {
+		steps = append(steps, fmt.Sprintf("what depends on %s has not followed: %s; once that is mended, write rotate/%s with resume=true", s.name, r.Held, s.name))
+	}
 	if d := s.state.Divergence; d != nil {
 		steps = append(steps, fmt.Sprintf("%s is diverged: %s; what its storage does not know is left alone: end it by hand if it leaked too", s.name, d.Reason))
 	}

@@ -18,7 +18,7 @@ const idlePoll = time.Minute
 // the retirement begins: until then the version can still be rolled back to.
 func (e *Engine) waitsForIdle(ctx context.Context, s *subject, v *rotation.Version) (bool, error) {
 	last := v.RetireAt.Add(s.role.Policy.MaxGrace.Std())
-	if !s.role.Policy.WaitForIdle || v.Compromised || !e.clock.Now().Before(last) {
+	if !s.role.Policy.WaitForIdle && !v.AwaitIdle || v.Compromised || !e.clock.Now().Before(last) {
 		return false, nil
 	}
 	reason, err := e.usedBy(ctx, s, v)

@@ -73,7 +73,7 @@ func (e *Engine) recordIncidents(ctx context.Context, s *subject) error {
 				// What changed since is carried over by the next run.
 				link.Dirty = !reflect.DeepEqual(facts, s.incidentFacts(link.ID))
 			}
-			if link.Dirty || !s.contained(link.ID) || !s.replaced(link.ID) {
+			if link.Dirty || !s.contained(link.ID) || !s.replaced(link.ID) || s.stillFollows(link.ID) {
 				kept = append(kept, link)
 			}
 		}
@@ -81,6 +81,12 @@ func (e *Engine) recordIncidents(ctx context.Context, s *subject) error {
 		return nil
 	})
 	return err
+}
+
+// stillFollows tells whether dependents are still to follow the rotation of an incident.
+func (s *subject) stillFollows(incident string) bool {
+	r := s.state.InFlight
+	return r != nil && r.IncidentID == incident
 }
 
 // replaced tells whether readers no longer get a version that leaked.

@@ -1,18 +1,17 @@
 package backend
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"text/template"
+	"text/template/parse"
 	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/dependent"
@@ -32,7 +31,7 @@ const (
 // Bounds of a copy.
 const (
 	maxMirrorFields = 64
-	maxMirrorField  = 64 << 10
+	maxMirrorField  = 4 << 10
 )
 
 // checkMirror refuses a mirror that can be seen to be wrong without asking the place.
@@ -97,6 +96,9 @@ func checkMirrorFields(k rotator.Kind, fields map[string]string) error {
 		if name == "" || len(name) > 128 || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' }) {
 			return fault.Field("mirror_fields", "%q is not a name: 1 to 128 printable characters of ASCII without spaces", name)
 		}
+		if len(fields[name]) > maxMirrorField {
+			return fault.Field("mirror_fields", "%s: has %d bytes: at most %d are admitted", name, len(fields[name]), maxMirrorField)
+		}
 		if _, err := fillIn(fields[name], sample); err != nil {
 			return fault.Field("mirror_fields", "%s: %s", name, err)
 		}
@@ -105,7 +107,7 @@ func checkMirrorFields(k rotator.Kind, fields map[string]string) error {
 }
 
 // fillIn makes what a field of a copy holds: the value of a field of creds, or a template
-// of Go's text/template over those.
+// over those.
 func fillIn(text string, values map[string]string) (string, error) {
 	known := "one of " + strings.Join(slices.Sorted(maps.Keys(values)), ", ")
 	if !strings.Contains(text, "{{") {
@@ -115,28 +117,68 @@ func fillIn(text string, values map[string]string) (string, error) {
 		}
 		return value, nil
 	}
-	parsed, err := template.New("field").Option("missingkey=error").Parse(text)
+	parsed, err := parseField(text)
 	if err != nil {
-		return "", fault.New(fault.Invalid, "is not a template: %s", strings.TrimPrefix(err.Error(), "template: "))
+		return "", err
 	}
-	out := &bounded{left: maxMirrorField}
-	if err := parsed.Execute(out, values); err != nil {
-		return "", fault.New(fault.Invalid, "the template cannot be filled in: it may use %s, and must give at most %d bytes", known, maxMirrorField)
+	var out strings.Builder
+	if err := parsed.Execute(&out, values); err != nil { // which may quote a value
+		return "", fault.New(fault.Invalid, "the template cannot be filled in: it may use %s", known)
 	}
 	return out.String(), nil
 }
 
-// bounded takes so many bytes and no more.
-type bounded struct {
-	bytes.Buffer
-	left int
+// parseField parses the template of a field: text, fields, and fields through urlquery. All
+// else of the language is refused, since a template of a line may take an hour, or all memory.
+func parseField(text string) (*template.Template, error) {
+	const simple = "may hold text and fields, as {{.username}} or {{urlquery .password}}, and nothing else"
+	parsed, err := template.New("field").Option("missingkey=error").Parse(text)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "is not a template: it %s", simple)
+	}
+	if len(parsed.Templates()) > 1 || parsed.Tree == nil {
+		return nil, fault.New(fault.Invalid, "the template %s", simple)
+	}
+	for _, node := range parsed.Root.Nodes {
+		if !simpleNode(node) {
+			return nil, fault.New(fault.Invalid, "the template %s", simple)
+		}
+	}
+	return parsed, nil
 }
 
-func (b *bounded) Write(p []byte) (int, error) {
-	if b.left -= len(p); b.left < 0 {
-		return 0, errors.New("too long")
+func simpleNode(node parse.Node) bool {
+	switch n := node.(type) {
+	case *parse.TextNode, *parse.CommentNode:
+		return true
+	case *parse.ActionNode:
+		if len(n.Pipe.Decl) > 0 || len(n.Pipe.Cmds) > 2 {
+			return false
+		}
+		for i, cmd := range n.Pipe.Cmds {
+			if !simpleCommand(cmd.Args, i > 0) {
+				return false
+			}
+		}
+		return true
+	default:
+		return false
 	}
-	return b.Buffer.Write(p)
+}
+
+// simpleCommand tells whether a command is a field, urlquery of a field, or urlquery of what
+// comes through a pipe.
+func simpleCommand(args []parse.Node, piped bool) bool {
+	named := func(node parse.Node) bool { id, ok := node.(*parse.IdentifierNode); return ok && id.Ident == "urlquery" }
+	field := func(node parse.Node) bool { f, ok := node.(*parse.FieldNode); return ok && len(f.Ident) == 1 }
+	switch {
+	case piped:
+		return len(args) == 1 && named(args[0])
+	case len(args) == 1:
+		return field(args[0])
+	default:
+		return len(args) == 2 && named(args[0]) && field(args[1])
+	}
 }
 
 // copyOf makes what a copy of a version is to hold.
@@ -206,39 +248,33 @@ func (e *Engine) place(ctx context.Context, role *store.Role) (p place, err erro
 	return p, err
 }
 
-// foreign says what somebody else did to the copy, "" for nothing. What the journal last
-// meant to write counts as ours: the answer may have been lost.
+// foreign says what somebody else did to the copy, "" for nothing.
 func foreign(m *rotation.Mirror, path string, found dependent.Copy) string {
+	if m == nil || m.Path != path {
+		m = &rotation.Mirror{Path: path}
+	}
+	bears := found.Fields[fieldRotation].Reveal()
 	switch {
-	case m == nil || m.Path != path:
-		if found.Version == 0 || found.Deleted {
-			return ""
-		}
+	case len(m.Meant) > 0 && found.Version == m.Instead && (!found.Deleted || m.Copy != m.Instead): // looked at before
+		return ""
+	case len(m.Meant) > 0 && found.Version == m.Instead+1 && !found.Deleted && slices.Contains(m.Meant, bears):
+		return "" // ours, and the answer was lost
+	case m.Copy > 0 && found.Version == m.Copy && !found.Deleted && bears == m.RotationID:
+		return ""
+	case m.Copy == 0 && (found.Version == 0 || found.Deleted):
+		return ""
+	case m.Copy == 0:
 		return fmt.Sprintf("version %d there was written by somebody else", found.Version)
-	case found.Version == m.Copy && !found.Deleted:
-		return ""
-	case found.Version == m.Copy+1 && !found.Deleted && m.RotationID != "" && found.Fields[fieldRotation].Reveal() == m.RotationID:
-		return ""
-	case found.Version == 0 && m.Copy == 0:
-		return ""
 	case found.Deleted:
 		return fmt.Sprintf("version %d there was removed by somebody else", found.Version)
-	case found.Version < m.Copy:
-		return fmt.Sprintf("version %d there is older than ours, %d: somebody else removed or restored it", found.Version, m.Copy)
+	case found.Version <= m.Copy:
+		return fmt.Sprintf("version %d there is not the one that we wrote, %d: somebody else removed or restored it", found.Version, m.Copy)
 	default:
 		return fmt.Sprintf("version %d there was written by somebody else after ours, %d", found.Version, m.Copy)
 	}
 }
 
-// mirrorLine tells whether the next version could be copied.
-func (e *Engine) mirrorLine(ctx context.Context, s *subject) (rotator.Line, error) {
-	bounded, done := context.WithTimeout(ctx, preflightTimeout)
-	defer done()
-	err := e.mirrorReady(bounded, s)
-	line, err := readyLine(ctx, "mirror "+s.role.Policy.Mirror, "can be written", err)
-	return line, err
-}
-
+// mirrorReady tells why the next version could not be copied.
 func (e *Engine) mirrorReady(ctx context.Context, s *subject) error {
 	p, err := e.place(ctx, s.role)
 	if err != nil {
@@ -300,7 +336,11 @@ func (e *Engine) lookAtMirror(ctx context.Context, s *subject, v *rotation.Versi
 // meaning journals that a copy is about to be written: what bears its id is ours.
 func (s *subject) meaning(a mirrorAct, rotationID string) {
 	m := s.mirrorHere()
-	m.Copy, m.RotationID = a.found.Version, rotationID
+	if a.found.Version == m.Instead+1 && slices.Contains(m.Meant, a.found.Fields[fieldRotation].Reveal()) {
+		m.Copy, m.RotationID = a.found.Version, a.found.Fields[fieldRotation].Reveal() // whose answer was lost
+	}
+	const remembered = 4 // a leader that was deposed may still write
+	m.Instead, m.Meant = a.found.Version, append([]string{rotationID}, m.Meant[:min(len(m.Meant), remembered-1)]...)
 }
 
 // mirrorHere is the record of the copy at the place that the role names now.

@@ -14,6 +14,9 @@ import (
 // one lives, else the kind brings it back from its kept material; it is verified
 // in any case. A held rotation is given up for it.
 func (e *Engine) Rollback(ctx context.Context, name string, r RollbackRequest) (*rotation.Rotation, error) {
+	if ended, err := e.endWayBack(ctx, name, r); ended != nil || err != nil {
+		return ended, err
+	}
 	return e.request(ctx, name, r.Actor, r.Wait, admitHeld, func(s *subject, i *rotation.Intent) error {
 		if s.state.Divergence != nil {
 			return conflictDiverged(s)
@@ -33,6 +36,33 @@ func (e *Engine) Rollback(ctx context.Context, name string, r RollbackRequest) (
 		i.Trigger, i.Version, i.Force = rotation.Rollback, number, r.Force
 		return e.announceReturn(s, number, r.Force)
 	})
+}
+
+// endWayBack ends a rotation that is held on its way back: the pointer is where a rollback
+// would set it, and what could not follow is left to the person who says so.
+func (e *Engine) endWayBack(ctx context.Context, name string, r RollbackRequest) (ended *rotation.Rotation, err error) {
+	_, err = e.update(ctx, name, func(s *subject) error {
+		held := s.state.InFlight
+		if held == nil || held.Held == "" || !held.Reverting || s.state.Deleted || r.Version != 0 && r.Version != s.state.Current {
+			return errNoChange
+		}
+		if err := e.allowed(); err != nil {
+			return err
+		}
+		s.dirtyIncidents()
+		if err := s.state.FinishReverted(e.clock.Now()); err != nil {
+			return err
+		}
+		ended = s.state.Last
+		return nil
+	})
+	if err != nil {
+		return nil, e.unsure(name, err)
+	}
+	if ended != nil {
+		e.workers.add(forOne, name)
+	}
+	return ended, nil
 }
 
 // announceReturn lets a version that nobody outside knows any more stand by before it

@@ -208,6 +208,8 @@ func (s *subject) summary() summary {
 		out.fixed, out.reason = StateActionRequired, st.ActionRequired
 	case held != "":
 		out.fixed, out.reason = StateActionRequired, held
+	case s.unfollowed() != "":
+		out.fixed, out.reason = StateActionRequired, s.unfollowed()
 	default:
 		out.fixed, out.reason = s.personActs()
 	}
@@ -218,6 +220,17 @@ func (s *subject) summary() summary {
 		out.failing = out.failing || v.Attention != nil && v.Attention.Failing
 	}
 	return out
+}
+
+// unfollowed says that dependents were left between two versions, "" where they were not, or
+// a rotation is about to take them along.
+func (s *subject) unfollowed() string {
+	u := s.state.Unfollowed
+	if u == nil || s.state.InFlight != nil || s.state.Intent != nil {
+		return ""
+	}
+	return fmt.Sprintf("what depends on %s had not followed rotation %s when it was ended, and the one after it failed: some of it may hold version %d, some version %d: write rotate/%s, or rollback/%s again",
+		s.name, u.ID, u.Version, u.PreviousVersion, s.name, s.name)
 }
 
 // personActs tells what a person has to do to promote a version, or at the target to end

@@ -10,7 +10,6 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
-	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
 
 // checkStep asks, once all was restarted, whether what depends on the secret is well.
@@ -20,8 +19,8 @@ const stepChecks = "checks"
 
 func (*checkStep) name() string { return stepChecks }
 
-func (*checkStep) applies(role *store.Role, r *rotation.Rotation) bool {
-	return !isFirst(r.Trigger) && len(role.Policy.Checks)+len(role.Policy.ExpectSessions) > 0
+func (*checkStep) applies(s *subject, r *rotation.Rotation) bool {
+	return !isFirst(r.Trigger) && len(s.role.Policy.Checks)+len(s.role.Policy.ExpectSessions) > 0
 }
 
 // checkCursor is what passed, and what is asked again.
@@ -43,7 +42,7 @@ type tried struct {
 // is where it was, and a person looks after the role in any case.
 func (st *checkStep) run(ctx context.Context, r stepRun) (stepProgress, error) {
 	progress, err := st.ask(ctx, r)
-	if err == nil || !r.back || isStorage(err) || ctx.Err() != nil {
+	if err == nil || !r.back || isStorage(err) {
 		return progress, err
 	}
 	return stepProgress{done: true, detail: "not well after going back either: " + failureOf(err, nil).Message, cursor: r.cursor}, nil
@@ -57,8 +56,7 @@ func (st *checkStep) ask(ctx context.Context, r stepRun) (stepProgress, error) {
 	if c == nil {
 		c = &checkCursor{Checks: map[string]*tried{}}
 	}
-	now, p := st.engine.clock.Now(), r.role.Policy
-	next := now.Add(pollEvery)
+	p := r.role.Policy
 	var waiting, passed []string
 	for _, name := range p.Checks {
 		if c.Checks[name] == nil {
@@ -80,7 +78,7 @@ func (st *checkStep) ask(ctx context.Context, r stepRun) (stepProgress, error) {
 	}
 	if missing != "" {
 		waiting = append(waiting, missing)
-		if !now.Before(r.deadline) {
+		if r.late {
 			return stepProgress{}, tooLong(p, missing)
 		}
 	} else if len(p.ExpectSessions) > 0 {
@@ -90,13 +88,13 @@ func (st *checkStep) ask(ctx context.Context, r stepRun) (stepProgress, error) {
 	if len(waiting) == 0 {
 		return stepProgress{done: true, detail: joinDetails(passed), cursor: cursor}, err
 	}
-	return stepProgress{detail: joinDetails(waiting), cursor: cursor, pollAfter: next.Sub(now)}, err
+	return stepProgress{detail: joinDetails(waiting), cursor: cursor, pollAfter: pollEvery}, err
 }
 
 // try asks one endpoint, if it is its turn.
 func (st *checkStep) try(ctx context.Context, r stepRun, name string, one *tried) error {
 	now := st.engine.clock.Now()
-	if one.Passed || now.Before(one.At) {
+	if one.Passed || now.Before(one.At) || ctx.Err() != nil { // the rest is asked the next time
 		return nil
 	}
 	through, err := st.engine.checker(ctx, name, r.name)
@@ -108,8 +106,12 @@ func (st *checkStep) try(ctx context.Context, r stepRun, name string, one *tried
 		return err
 	}
 	detail, err := st.engine.tryCheck(ctx, r.name, name)
-	if err != nil && (isStorage(err) || ctx.Err() != nil) {
+	switch {
+	case isStorage(err):
 		return err
+	case err != nil && ctx.Err() != nil: // it had no time of its own
+		one.Detail = failureOf(err, nil).Message
+		return nil
 	}
 	one.Attempts++
 	one.Passed, one.Detail = err == nil, detail

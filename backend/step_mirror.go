@@ -2,13 +2,13 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"time"
+	"slices"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
-	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
 
 // mirrorStep copies the version that readers now get. It comes before the rollout: what is
@@ -19,37 +19,51 @@ const stepMirror = "mirror"
 
 func (*mirrorStep) name() string { return stepMirror }
 
-func (*mirrorStep) applies(role *store.Role, _ *rotation.Rotation) bool {
-	return role.Policy.Mirror != ""
-}
+func (*mirrorStep) applies(s *subject, _ *rotation.Rotation) bool { return s.role.Policy.Mirror != "" }
 
-// meant is the cursor of a step that journalled what it is about to write.
-const meant = "meant"
+// meantAt is the cursor of a step that journalled what it is about to write, and where.
+func meantAt(path string) string { return "meant " + path }
+
+// meant tells whether the journal says that this copy is about to be written over.
+func (r stepRun) meant(version int, id string) bool {
+	m := r.state.Mirror
+	return m != nil && m.Path == r.role.Policy.Mirror && m.Instead == version && slices.Contains(m.Meant, id)
+}
 
 func (st *mirrorStep) run(ctx context.Context, r stepRun) (stepProgress, error) {
 	progress, err := st.copy(ctx, r)
 	switch {
-	case err == nil, isStorage(err), ctx.Err() != nil, !answerless(err) && !fault.Is(err, fault.Conflict):
+	case err == nil, isStorage(err), !answerless(err) && !fault.Is(err, fault.Conflict):
 		return progress, err
-	case !st.engine.clock.Now().Before(r.deadline):
+	case r.late:
 		return stepProgress{}, tooLong(r.role.Policy, failureOf(err, nil).Message)
 	default: // looked at again: was it written?
-		return stepProgress{detail: failureOf(err, nil).Message, pollAfter: pollEvery}, nil
+		return stepProgress{detail: failureOf(err, nil).Message, cursor: r.cursor, pollAfter: pollAnswerless}, nil
 	}
 }
 
 // copy looks what lies there, journals that it is about to be written over, and writes. Each
 // time it looks first: the answer to an earlier write may have been lost.
 func (st *mirrorStep) copy(ctx context.Context, r stepRun) (stepProgress, error) {
-	id := orderID(r.rotation, r.back)
+	id := r.rotation.ID
 	fields, err := fieldsPrint(r.role.Policy)
 	if err != nil {
 		return stepProgress{}, err
 	}
 	a, err := st.engine.lookAtMirror(ctx, r.subject, &r.version, id)
 	now := st.engine.clock.Now()
-	record := func(copied int) func(*subject) {
-		return func(s *subject) { s.mirrored(copied, r.version.Number, fields, id, now) }
+	here := r.role.Policy.Mirror
+	at := func(change func(*subject)) func(*subject) error {
+		return func(s *subject) error {
+			if s.role.Policy.Mirror != here {
+				return errStale
+			}
+			change(s)
+			return nil
+		}
+	}
+	record := func(copied int) func(*subject) error {
+		return at(func(s *subject) { s.mirrored(copied, r.version.Number, fields, id, now) })
 	}
 	switch {
 	case err != nil:
@@ -57,14 +71,14 @@ func (st *mirrorStep) copy(ctx context.Context, r stepRun) (stepProgress, error)
 	case a.written:
 		return stepProgress{done: true, detail: writtenAs(a.found.Version), change: record(a.found.Version)}, nil
 	case a.foreign != "" && !r.role.Policy.MirrorForce:
-		return stepProgress{change: func(s *subject) { s.mirrorForeign(a, now) }}, notOverwritten(a.foreign)
-	case r.cursor != meant:
-		return stepProgress{cursor: meant, detail: "about to be written", change: func(s *subject) {
+		return stepProgress{change: at(func(s *subject) { s.mirrorForeign(a, now) })}, notOverwritten(a.foreign)
+	case r.cursor != meantAt(here) || !r.meant(a.found.Version, id):
+		return stepProgress{cursor: meantAt(here), detail: "about to be written", change: at(func(s *subject) {
 			if a.foreign != "" {
 				s.mirrorForeign(a, now)
 			}
 			s.meaning(a, id)
-		}}, nil
+		})}, nil
 	}
 	copied, err := a.place.through.Write(ctx, a.place.conn, a.place.path, a.want, a.found.Version)
 	if err != nil {
@@ -115,10 +129,10 @@ func (e *Engine) mirror(ctx context.Context, s *subject) error {
 	}
 	cur := s.state.CurrentVersion()
 	run := stepRun{
-		subject: s, rotation: &rotation.Rotation{ID: cur.RotationID}, version: *cur, deadline: e.clock.Now().Add(time.Hour),
+		subject: s, rotation: &rotation.Rotation{ID: cur.RotationID}, version: *cur,
 	}
-	if m := s.state.Mirror; m != nil && m.Path == s.role.Policy.Mirror && m.RotationID == cur.RotationID {
-		run.cursor = meant
+	if m := s.state.Mirror; m != nil && m.Path == s.role.Policy.Mirror && slices.Contains(m.Meant, cur.RotationID) {
+		run.cursor = meantAt(m.Path)
 	}
 	st := &mirrorStep{e}
 	var progress stepProgress
@@ -126,15 +140,18 @@ func (e *Engine) mirror(ctx context.Context, s *subject) error {
 		progress, err = st.copy(ctx, run)
 		return err
 	})
-	if failed != nil && (isStorage(failed) || ctx.Err() != nil) {
+	if errors.Is(failed, errInterrupted) || isStorage(failed) {
 		return failed
 	}
+	here := s.role.Policy.Mirror
 	_, err := e.update(ctx, s.name, func(s *subject) error {
-		if now := s.state.CurrentVersion(); now == nil || now.Number != cur.Number || s.state.InFlight != nil || s.state.Deleted {
+		if now := s.state.CurrentVersion(); now == nil || now.Number != cur.Number || s.state.InFlight != nil || s.state.Deleted || s.role.Policy.Mirror != here {
 			return errStale
 		}
 		if progress.change != nil {
-			progress.change(s)
+			if err := progress.change(s); err != nil {
+				return err
+			}
 		}
 		if failed != nil {
 			m := s.mirrorHere()
@@ -160,7 +177,7 @@ func (e *Engine) watchMirror(ctx context.Context, s *subject) error {
 		return err
 	})
 	if err != nil {
-		if isStorage(err) || ctx.Err() != nil {
+		if errors.Is(err, errInterrupted) || isStorage(err) {
 			return err
 		}
 		e.logger.Warn("could not look at the copy of a role", "role", s.name, "error", failureOf(err, nil).Message)

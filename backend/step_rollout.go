@@ -2,13 +2,14 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/dependent"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
-	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
 
 // rolloutStep restarts what read the secret when it began, and waits until all of it has
@@ -19,8 +20,8 @@ const stepRollout = "rollout"
 
 func (*rolloutStep) name() string { return stepRollout }
 
-func (*rolloutStep) applies(role *store.Role, r *rotation.Rotation) bool {
-	return !isFirst(r.Trigger) && (len(role.Policy.Rollout) > 0 || r.StepNamed(stepRollout, false) != nil)
+func (*rolloutStep) applies(s *subject, r *rotation.Rotation) bool {
+	return !isFirst(r.Trigger) && (len(s.role.Policy.Rollout) > 0 || r.StepNamed(stepRollout, false) != nil || s.undone(r) != nil)
 }
 
 // rolloutCursor is how far the workloads got. They are journalled before the first one is
@@ -34,6 +35,7 @@ type rolloutCursor struct {
 type rolledWorkload struct {
 	dependent.Workload
 	Connection string `json:"connection"`
+	Target     string `json:"target"` // by which it was found
 	Ordered    bool   `json:"ordered,omitempty"`
 	Done       bool   `json:"done,omitempty"`
 }
@@ -49,7 +51,7 @@ func (st *rolloutStep) run(ctx context.Context, r stepRun) (stepProgress, error)
 	planned := c != nil
 	if !planned {
 		if c, err = st.plan(ctx, r); err != nil {
-			return st.again(r, r.cursor, err)
+			return again(r, r.cursor, err)
 		}
 	}
 	detail := ""
@@ -61,33 +63,33 @@ func (st *rolloutStep) run(ctx context.Context, r stepRun) (stepProgress, error)
 	case broken != nil:
 		return stepProgress{}, broken
 	case err != nil:
-		return st.again(r, cursor, err)
+		return again(r, cursor, err)
 	case c.done():
 		return stepProgress{done: true, detail: c.summary(), cursor: cursor}, nil
 	case !planned:
 		return stepProgress{detail: fmt.Sprintf("%d workloads are restarted", len(c.Workloads)), cursor: cursor}, nil
-	case !st.engine.clock.Now().Before(r.deadline):
+	case r.late:
 		return stepProgress{}, tooLong(r.role.Policy, detail)
 	default:
-		return stepProgress{detail: detail, cursor: cursor, pollAfter: pollEvery}, nil
+		return stepProgress{detail: detail, cursor: cursor, pollAfter: pollAfter(st.engine.clock.Now().Sub(r.started))}, nil
 	}
 }
 
-// again asks later what did not answer, until the deadline.
-func (st *rolloutStep) again(r stepRun, cursor string, err error) (stepProgress, error) {
+// again asks later what did not answer, until it is late.
+func again(r stepRun, cursor string, err error) (stepProgress, error) {
 	if !answerless(err) {
 		return stepProgress{}, err
 	}
 	detail := failureOf(err, nil).Message
-	if !st.engine.clock.Now().Before(r.deadline) {
+	if r.late {
 		return stepProgress{}, tooLong(r.role.Policy, detail)
 	}
-	return stepProgress{detail: detail, cursor: cursor, pollAfter: pollEvery}, nil
+	return stepProgress{detail: detail, cursor: cursor, pollAfter: pollAnswerless}, nil
 }
 
 // plan lists what is to be restarted, or what was and is to be undone.
 func (st *rolloutStep) plan(ctx context.Context, r stepRun) (*rolloutCursor, error) {
-	if before := r.undone(); before != nil {
+	if before := r.undone(r.rotation); before != nil {
 		return planBack(before)
 	}
 	c := &rolloutCursor{}
@@ -104,45 +106,56 @@ func (st *rolloutStep) plan(ctx context.Context, r stepRun) (*rolloutCursor, err
 		if err != nil {
 			return nil, fault.New(fault.KindOf(err), "%s: %w", target, err)
 		}
-		c.add(connection, found)
+		c.add(connection, rest, found)
 	}
 	if len(c.Workloads) > maxWorkloads {
-		return nil, fault.New(fault.Target, "rollout names %d workloads: at most %d are restarted in one rotation", len(c.Workloads), maxWorkloads)
+		return nil, tooMany(len(c.Workloads))
 	}
 	return c, nil
 }
 
 // add adds workloads, each once.
-func (c *rolloutCursor) add(connection string, found []dependent.Workload) {
-	known := map[rolledWorkload]bool{}
-	for _, w := range c.Workloads {
-		known[w] = true
-	}
+func (c *rolloutCursor) add(connection, target string, found []dependent.Workload) {
 	for _, w := range found {
-		if one := (rolledWorkload{Workload: w, Connection: connection}); !known[one] {
-			c.Workloads = append(c.Workloads, one)
+		known := func(one rolledWorkload) bool { return one.Workload == w && one.Connection == connection }
+		if !slices.ContainsFunc(c.Workloads, known) {
+			c.Workloads = append(c.Workloads, rolledWorkload{Workload: w, Connection: connection, Target: target})
 		}
 	}
 }
 
 // undone is the rotation whose rollout is taken back: the one in flight, on its way back, or
-// one that a rollback ended while it was held.
-func (r stepRun) undone() *rotation.Rotation {
-	if r.back {
-		return r.rotation
-	}
-	u := r.state.Unfollowed
-	if u == nil || r.rotation.Trigger != rotation.Rollback || u.Reverting || u.StepNamed(stepRollout, false) == nil ||
-		u.Version != r.rotation.PreviousVersion || u.PreviousVersion != r.rotation.Version {
+// one that this rollback ended while it was held. Where another one was left before its
+// dependents had followed, what pods hold is not known: they are restarted instead.
+func (s *subject) undone(r *rotation.Rotation) *rotation.Rotation {
+	u := s.state.Unfollowed
+	switch {
+	case r.Reverting && u == nil:
+		return r
+	case r.Reverting, r.Trigger != rotation.Rollback, u == nil, u.Reverting:
 		return nil
+	case u.Version != r.PreviousVersion || u.PreviousVersion != r.Version || !restarted(u):
+		return nil
+	default:
+		return u
 	}
-	return u
 }
 
-// planBack takes up all workloads of a rollout: one that was not restarted by it may have
-// been by somebody else. Where it restarted none there is nothing to take back.
+// restarted tells whether the rollout of a rotation restarted workloads, rather than took
+// back what another one had restarted.
+func restarted(r *rotation.Rotation) bool {
+	record := r.StepNamed(stepRollout, false)
+	if record == nil {
+		return false
+	}
+	c, err := readCursor[rolloutCursor](record.Cursor)
+	return err == nil && c != nil && c.Undoes == ""
+}
+
+// planBack takes up all workloads of a rollout. Where it restarted none there is nothing to
+// take back: pods that began since hold a version whose end waits until nobody uses it.
 func planBack(before *rotation.Rotation) (*rolloutCursor, error) {
-	back := &rolloutCursor{Undoes: orderID(before, false)}
+	back := &rolloutCursor{Undoes: before.ID}
 	record := before.StepNamed(stepRollout, false)
 	if record == nil {
 		return back, nil
@@ -152,7 +165,8 @@ func planBack(before *rotation.Rotation) (*rolloutCursor, error) {
 		return back, err
 	}
 	for _, w := range c.Workloads {
-		back.Workloads = append(back.Workloads, rolledWorkload{Workload: w.Workload, Connection: w.Connection})
+		w.Ordered, w.Done = false, false
+		back.Workloads = append(back.Workloads, w)
 	}
 	return back, nil
 }
@@ -167,8 +181,9 @@ func orderID(r *rotation.Rotation, back bool) string {
 }
 
 // roll restarts what is to be, and looks how far all got. What it learned is in the cursor
-// also when it returns an error.
-func (st *rolloutStep) roll(ctx context.Context, r stepRun, c *rolloutCursor) (detail string, err error) {
+// also when it returns an error. One workload's trouble does not keep those that are restarted
+// beside it.
+func (st *rolloutStep) roll(ctx context.Context, r stepRun, c *rolloutCursor) (detail string, failed error) {
 	var waiting []string
 	order := dependent.Order{ID: orderID(r.rotation, r.back), Time: r.started}
 	for i := range c.Workloads {
@@ -177,37 +192,52 @@ func (st *rolloutStep) roll(ctx context.Context, r stepRun, c *rolloutCursor) (d
 			continue
 		}
 		progress, err := st.one(ctx, r, c, w, order)
-		if err != nil {
-			return "", fault.New(fault.KindOf(err), "%s: %w", w.Workload, err)
-		}
 		if w.Done = progress.Done; w.Done {
 			continue
 		}
-		waiting = append(waiting, fmt.Sprintf("%s: %s", w.Workload, progress.Detail))
-		if rolloutOrder(r.role.Policy) == orderSequential {
+		if err != nil {
+			if failed == nil || answerless(failed) {
+				failed = fault.New(fault.KindOf(err), "%s: %w", w.Workload, err)
+			}
+		} else {
+			waiting = append(waiting, fmt.Sprintf("%s: %s", w.Workload, progress.Detail))
+		}
+		if r.sequential() {
 			break
 		}
 	}
-	return joinDetails(waiting), nil
+	return joinDetails(waiting), failed
 }
 
-func (st *rolloutStep) one(ctx context.Context, r stepRun, c *rolloutCursor, w *rolledWorkload, order dependent.Order) (dependent.Progress, error) {
-	through, conn, err := st.open(ctx, r, w.Connection, "")
+// sequential tells whether a workload waits for the one before it. In an emergency none does:
+// what its pods hold is dead already.
+func (r stepRun) sequential() bool {
+	return rolloutOrder(r.role.Policy) == orderSequential && r.rotation.Trigger != rotation.Emergency && !r.back
+}
+
+func (st *rolloutStep) one(ctx context.Context, r stepRun, c *rolloutCursor, w *rolledWorkload, order dependent.Order) (p dependent.Progress, err error) {
+	through, conn, err := st.open(ctx, r, w.Connection, w.Target)
 	if err != nil {
-		return dependent.Progress{}, err
+		return p, err
 	}
 	if !w.Ordered {
-		if c.Undoes != "" {
+		switch {
+		case r.late:
+			return p, tooLong(r.role.Policy, "it was not its turn yet")
+		case c.Undoes != "":
 			err = through.Undo(ctx, conn, w.Workload, order, c.Undoes)
-		} else {
+		default:
 			err = through.Restart(ctx, conn, w.Workload, order)
 		}
-		if err != nil {
-			return dependent.Progress{}, err
-		}
-		w.Ordered = true
 	}
-	return through.Look(ctx, conn, w.Workload)
+	if err == nil {
+		w.Ordered = true
+		p, err = through.Look(ctx, conn, w.Workload)
+	}
+	if r.back && errors.Is(err, dependent.ErrGone) { // there is nothing to take back
+		return dependent.Progress{Done: true}, nil
+	}
+	return p, err
 }
 
 // open opens the connection to a target, as long as it admits that.
@@ -216,10 +246,8 @@ func (st *rolloutStep) open(ctx context.Context, r stepRun, connection, target s
 	if err != nil {
 		return nil, nil, err
 	}
-	if target != "" {
-		if err := through.kind.CheckTarget(through.config(), target); err != nil {
-			return nil, nil, err
-		}
+	if err := through.kind.CheckTarget(through.config(), target); err != nil {
+		return nil, nil, err
 	}
 	conn, err := st.engine.connections.open(ctx, through.doc)
 	return through.kind, conn, err

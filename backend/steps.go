@@ -10,7 +10,6 @@ import (
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
-	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
 
 // step is a named act between the switch of readers and the end of a rotation:
@@ -20,7 +19,7 @@ import (
 type step interface {
 	name() string
 	// applies tells whether the role wants this step in such a rotation.
-	applies(role *store.Role, r *rotation.Rotation) bool
+	applies(s *subject, r *rotation.Rotation) bool
 	// run begins the step, or looks how far it got when the cursor is set. It is
 	// idempotent for the same cursor. An error fails the step.
 	run(ctx context.Context, r stepRun) (stepProgress, error)
@@ -38,11 +37,11 @@ type stepRun struct {
 	// version is the one that readers now get.
 	version rotation.Version
 	// back is set when the pointer went back and dependents have to follow.
-	back   bool
-	cursor string
-	// deadline is when the step has failed if it is not done.
-	deadline time.Time
-	started  time.Time
+	back    bool
+	cursor  string
+	started time.Time
+	// late tells that the step has failed if it is not done now.
+	late bool
 }
 
 // stepProgress is how far a step got.
@@ -53,7 +52,7 @@ type stepProgress struct {
 	// pollAfter is when to look again, if not done; 0: at once.
 	pollAfter time.Duration
 	// change is stored with it.
-	change func(*subject)
+	change func(*subject) error
 }
 
 // What to do when a step fails.
@@ -62,29 +61,43 @@ const (
 	onFailureHold     = "hold"
 )
 
-// pollEvery is how often a step looks how far its dependents got.
-const pollEvery = 3 * time.Second
+// A step looks how far its dependents got every few seconds at first, and less often later;
+// what did not answer is left alone for a while.
+const (
+	pollEvery      = 3 * time.Second
+	pollSlowly     = 15 * time.Second
+	pollAnswerless = 15 * time.Second
+	maxPoll        = time.Minute
+)
+
+// pollAfter is when to look again after a step that has run for so long.
+func pollAfter(since time.Duration) time.Duration {
+	if since < 2*time.Minute {
+		return pollEvery
+	}
+	return pollSlowly
+}
 
 // advanceSteps begins or polls the next step that is not done; when all are, the
 // rotation ends.
 func (e *Engine) advanceSteps(ctx context.Context, s *subject) error {
 	r := s.state.InFlight
 	for _, step := range e.steps {
-		if !step.applies(s.role, r) {
+		if !step.applies(s, r) {
 			continue
 		}
-		done := r.StepNamed(step.name(), r.Reverting)
-		if done != nil && done.State == rotation.StepDone {
-			continue
+		record := r.StepNamed(step.name(), r.Reverting)
+		if record != nil && record.State != rotation.StepRunning {
+			continue // done, or failed and passed over
 		}
-		return e.runStep(ctx, s, step, done)
+		return e.runStep(ctx, s, step, record)
 	}
 	return e.endRotation(ctx, s)
 }
 
 // hasSteps tells whether anything follows the switch.
-func (e *Engine) hasSteps(role *store.Role, r *rotation.Rotation) bool {
-	return slices.ContainsFunc(e.steps, func(step step) bool { return step.applies(role, r) })
+func (e *Engine) hasSteps(s *subject, r *rotation.Rotation) bool {
+	return slices.ContainsFunc(e.steps, func(step step) bool { return step.applies(s, r) })
 }
 
 func (e *Engine) runStep(ctx context.Context, s *subject, step step, record *rotation.Step) error {
@@ -105,7 +118,9 @@ func (e *Engine) runStep(ctx context.Context, s *subject, step step, record *rot
 	}
 	run := stepRun{
 		subject: s, rotation: r, version: *s.state.CurrentVersion(), back: r.Reverting,
-		cursor: record.Cursor, started: record.StartedTime, deadline: record.StartedTime.Add(rolloutTimeout(s.role.Policy)),
+		cursor: record.Cursor, started: record.StartedTime,
+		// Time in which no process of ours looked is nobody's fault.
+		late: !now.Before(record.StartedTime.Add(rolloutTimeout(s.role.Policy))) && e.beat() >= rolloutTimeout(s.role.Policy),
 	}
 	var progress stepProgress
 	failed := e.effect(ctx, func(ctx context.Context) (err error) {
@@ -124,7 +139,9 @@ func (e *Engine) runStep(ctx context.Context, s *subject, step step, record *rot
 			return errStale // held and resumed meanwhile
 		}
 		if progress.change != nil {
-			progress.change(s)
+			if err := progress.change(s); err != nil {
+				return err
+			}
 		}
 		if failed != nil {
 			return e.stepFailed(s, rec, failed)
@@ -148,9 +165,24 @@ func (e *Engine) stepFailed(s *subject, rec *rotation.Step, failed error) error 
 	why := rotation.Failure{Kind: string(fault.KindOf(failed)), Message: fmt.Sprintf("step %s failed: %s", rec.Name, rec.Detail)}
 	kind := e.rotators[s.role.Type]
 	if s.goesBack(!changesInPlace(kind, s.role) && noWayBack(kind, s.role) == "") {
+		s.dirtyIncidents()
 		return s.state.Revert(now, why)
 	}
+	s.dirtyIncidents()
+	if rec.Name == stepMirror && (r.Reverting || r.Trigger == rotation.Emergency || r.Trigger == rotation.Rollback) {
+		return nil // the pods must not wait for it, since nothing can go back: it is held at the end
+	}
 	r.Error, r.Held = &why, why.Message
+	return nil
+}
+
+// passedOver is the failure of a step that did not keep the others, nil for none.
+func passedOver(r *rotation.Rotation) *rotation.Failure {
+	for i := range r.Steps {
+		if step := &r.Steps[i]; step.State == rotation.StepFailed && step.Back == r.Reverting {
+			return &rotation.Failure{Kind: string(fault.Target), Message: fmt.Sprintf("step %s failed: %s", step.Name, step.Detail)}
+		}
+	}
 	return nil
 }
 
@@ -177,10 +209,14 @@ func (e *Engine) endRotation(ctx context.Context, s *subject) error {
 			return err
 		}
 		now := e.clock.Now()
+		s.dirtyIncidents()
+		if why := passedOver(s.state.InFlight); why != nil {
+			s.state.InFlight.Error, s.state.InFlight.Held = why, why.Message
+			return nil
+		}
 		if r.Reverting {
 			return s.state.FinishReverted(now)
 		}
-		s.dirtyIncidents()
 		return s.state.Finish(now, e.nextRotation(s, policy, now))
 	})
 	return err

@@ -10,11 +10,27 @@ package dependent
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
 )
+
+// ErrGone is in the chain of an error about a workload that is not there any more, or is
+// another one of its name: of the one that was meant there are no pods.
+var ErrGone = errors.New("gone")
+
+// Gone puts ErrGone into the chain of an error.
+func Gone(err error) error { return gone{err} }
+
+type gone struct{ error }
+
+// Unwrap gives the error itself.
+func (g gone) Unwrap() error { return g.error }
+
+// Is implements what errors.Is asks.
+func (gone) Is(target error) bool { return target == ErrGone }
 
 // Restarter is a type of connection through which workloads are restarted.
 type Restarter interface {

@@ -22,6 +22,9 @@ const AroundName = "around"
 // Surroundings are what depends on a secret, in memory: workloads whose pods read it when
 // they begin, endpoints, and a place for copies. They outlive processes.
 type Surroundings struct {
+	// OnWrite happens just before a copy is written; nil for nothing.
+	OnWrite func()
+
 	// reads is what a pod does when it begins.
 	reads func() (map[string]any, error)
 
@@ -45,6 +48,8 @@ type Workload struct {
 	Broken bool
 	// Paused is refused.
 	Paused bool
+	// Gone is not there any more.
+	Gone   bool
 	looks  int
 	rolled bool
 }
@@ -123,6 +128,13 @@ func (s *Surroundings) Put(path string, fields map[string]string) {
 		return
 	}
 	s.copies[path] = append(s.copies[path], stored{fields: secret.NewMap(fields)})
+}
+
+// Wipe removes all that ever was at a path, numbers included.
+func (s *Surroundings) Wipe(path string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.copies, path)
 }
 
 // Around is a type of connection to surroundings; each of its calls is a point of a run.
@@ -226,7 +238,10 @@ func (a Around) Restart(_ context.Context, _ rotator.Connection, w dependent.Wor
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		one := a.workloads[w.UID]
-		if one.Paused {
+		switch {
+		case one.Gone:
+			return goneFor(w)
+		case one.Paused:
 			return fault.New(fault.Target, "is paused")
 		}
 		if one.Template != o.ID {
@@ -242,6 +257,9 @@ func (a Around) Undo(_ context.Context, _ rotator.Connection, w dependent.Worklo
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		one := a.workloads[w.UID]
+		if one.Gone {
+			return goneFor(w)
+		}
 		if one.Template != undone {
 			return nil
 		}
@@ -251,6 +269,10 @@ func (a Around) Undo(_ context.Context, _ rotator.Connection, w dependent.Worklo
 		one.rolled = !rolled // the pods of the earlier template still run
 		return nil
 	})
+}
+
+func goneFor(w dependent.Workload) error {
+	return dependent.Gone(fault.New(fault.Target, "there is no %s", w))
 }
 
 func (w *Workload) change(template string) {
@@ -264,6 +286,10 @@ func (a Around) Look(_ context.Context, _ rotator.Connection, w dependent.Worklo
 	err = a.around("look", func() error {
 		a.mu.Lock()
 		one := a.workloads[w.UID]
+		if one.Gone {
+			a.mu.Unlock()
+			return goneFor(w)
+		}
 		rolled, broken := one.rolled, one.Broken
 		one.looks++
 		ready := one.looks >= looksUntilDone
@@ -336,6 +362,9 @@ func (a Around) Read(_ context.Context, _ rotator.Connection, path string) (c de
 // Write implements dependent.Mirrorer.
 func (a Around) Write(_ context.Context, _ rotator.Connection, path string, fields secret.Map, instead int) (version int, err error) {
 	err = a.around("write the copy", func() error {
+		if a.OnWrite != nil {
+			a.OnWrite()
+		}
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		if len(a.copies[path]) != instead {

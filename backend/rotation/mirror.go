@@ -11,9 +11,13 @@ type Mirror struct {
 	Copy    int    `json:"copy"`
 	Version int    `json:"version"`
 	Fields  string `json:"fields,omitempty"`
-	// RotationID is written into a copy, so that it is known as ours when the answer of its
-	// write was lost: the one that was last journalled to be written.
-	RotationID  string    `json:"rotation_id,omitempty"`
+	// RotationID is what that copy bears.
+	RotationID string `json:"rotation_id,omitempty"`
+	// Instead is the number of the copy that was journalled to be written over, and Meant the
+	// ids that the one in its place may bear, the newest first: by them it is known as ours
+	// when the answer of its write was lost.
+	Instead     int       `json:"instead,omitempty"`
+	Meant       []string  `json:"meant,omitempty"`
 	WrittenTime time.Time `json:"written_time,omitzero"`
 	// Foreign says what somebody else wrote in its place, and ForeignCopy is its number.
 	Foreign     string `json:"foreign,omitempty"`

@@ -499,7 +499,16 @@ func (s *State) Revert(now time.Time, why Failure) error {
 		return &TransitionError{What: "rotation", From: string(r.Phase), To: "reverting"}
 	}
 	r.Reverting, r.Error, r.Held = true, &why, ""
-	return s.moveTo(r.PreviousVersion, now, previous.Grace)
+	if err := s.moveTo(r.PreviousVersion, now, previous.Grace); err != nil {
+		return err
+	}
+	if candidate := s.Version(r.Version); candidate != nil {
+		candidate.AwaitIdle = true
+	}
+	s.Emit(Event{ID: r.ID + "/back/version.activated", Type: "version.activated", Time: now, Data: map[string]string{
+		"rotation_id": r.ID, "version": fmt.Sprint(r.PreviousVersion), "trigger": string(r.Trigger), "reason": why.Message,
+	}})
+	return nil
 }
 
 // FinishReverted ends a rotation whose pointer went back: the candidate retires

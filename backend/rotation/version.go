@@ -119,6 +119,9 @@ type Version struct {
 	// RetireBegun is journalled before the first effect of a retirement; from
 	// then on the version can only be brought back by Prepare.
 	RetireBegun time.Time `json:"retire_begun,omitzero"`
+	// AwaitIdle tells that its end is put off while somebody uses it, whatever the role says:
+	// readers got it before its rotation went back.
+	AwaitIdle bool `json:"await_idle,omitempty"`
 	// KillFirst asks to end it at the target while it still is current.
 	KillFirst bool `json:"kill_first,omitempty"`
 	// KilledTime is when an emergency with kill_first ended it at the target while

@@ -121,7 +121,7 @@ func (c *Connection) get(ctx context.Context, namespace, kind, name string) (*ob
 		return nil, err
 	}
 	if a.gone() {
-		return nil, fault.New(fault.Target, "there is no %s %s in namespace %s, or no such namespace", kind, name, namespace)
+		return nil, dependent.Gone(fault.New(fault.Target, "there is no %s %s in namespace %s, or no such namespace", kind, name, namespace))
 	}
 	return a.object(namespace, kind, name)
 }
@@ -149,7 +149,7 @@ func (c *Connection) same(ctx context.Context, w dependent.Workload) (*object, e
 		return nil, err
 	}
 	if o.Metadata.UID != w.UID {
-		return nil, fault.New(fault.Target, "%s was deleted and made again since the restart began: rotate again to restart the new one", w)
+		return nil, dependent.Gone(fault.New(fault.Target, "%s was deleted and made again since the restart began: rotate again to restart the new one", w))
 	}
 	return o, nil
 }

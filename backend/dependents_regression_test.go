@@ -1,0 +1,275 @@
+package backend_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/enginetest"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+)
+
+// rotateHeld makes a rotation that is held.
+func (d *dependents) rotateHeld(says string) {
+	d.t.Helper()
+	_, err := d.rotate()
+	require.NoError(d.t, err)
+	d.held(says)
+}
+
+// podsHold tells that the pods of a workload have what readers get.
+func (d *dependents) podsHold(workload string) {
+	d.t.Helper()
+	require.Equal(d.t, d.creds().Data["password"], d.around.Workload(workload).Holds["password"])
+}
+
+// A rollback of a rollback restarts: the one before restored templates, and ordered nothing.
+func TestARollbackOfARollbackRestarts(t *testing.T) {
+	t.Parallel()
+	d := withDependents(t, option.Values{"rollout": []string{apiTarget}, "checks": []string{health}, "on_rollout_failure": "hold"})
+	d.around.Unwell(health, "answered 503")
+	d.rotateHeld("step checks failed")
+	_, err := d.rollback(0)
+	require.NoError(t, err)
+	d.held("step checks failed")
+	require.Equal(t, 1, d.Current())
+	d.around.Unwell(health, "")
+	_, err = d.rollback(2)
+	require.NoError(t, err)
+	d.ended(rotation.Succeeded)
+	require.Equal(t, 2, d.Current())
+	d.podsHold(api)
+}
+
+// Pods that began while the candidate was current hold it: it does not end before they let go.
+func TestWhatWentBackEndsOnceNobodyUsesIt(t *testing.T) {
+	t.Parallel()
+	d := withDependents(t, option.Values{"rollout": []string{apiTarget}, "grace_period": int64(60)})
+	d.around.Change(api, func(w *enginetest.Workload) { w.Broken = true })
+	_, err := d.rotate()
+	require.NoError(t, err)
+	name := d.State().Version(2).Identifier
+	user := d.world.Users()[name]
+	user.Sessions = 1
+	d.world.Put(name, user)
+	d.ended(rotation.RolledBack)
+	d.Wait(10 * time.Minute)
+	require.Equal(t, rotation.Retiring, d.State().Version(2).State)
+	user = d.world.Users()[name]
+	user.Sessions = 0
+	d.world.Put(name, user)
+	d.waitUntil("it ended", 5*time.Minute, func() bool { return d.State().Version(2).State == rotation.Retired })
+}
+
+// In an emergency what pods hold is dead already: neither the copy nor another workload keeps
+// them from their restart.
+func TestAnEmergencyRestartsAllItCan(t *testing.T) {
+	t.Parallel()
+	t.Run("behind a copy", func(t *testing.T) {
+		t.Parallel()
+		d := withDependents(t, option.Values{"mirror": mirror, "rollout": []string{apiTarget, webTarget}})
+		d.around.Put(copyPath, map[string]string{"password": "theirs"})
+		d.emergency(false)
+		d.held("is not overwritten")
+		d.podsHold(web)
+		_, err := d.write(option.Values{"mirror_force": true})
+		require.NoError(t, err)
+		d.resume()
+		d.ended(rotation.Succeeded)
+		require.Len(t, d.around.Workload(web).Changes, 1)
+	})
+	t.Run("beside a broken workload", func(t *testing.T) {
+		t.Parallel()
+		d := withDependents(t, option.Values{"rollout": []string{apiTarget, webTarget}})
+		d.around.Change(api, func(w *enginetest.Workload) { w.Broken = true })
+		out := d.emergency(false)
+		d.held("step rollout failed")
+		d.podsHold(web)
+		d.Wait(time.Minute)
+		doc, err := d.Engine().Incident(context.Background(), out.IncidentID)
+		require.NoError(t, err)
+		require.Contains(t, doc.Roles[app].Detail, "what depends on app has not followed: step rollout failed")
+		d.around.Change(api, func(w *enginetest.Workload) { w.Broken = false })
+		d.resume()
+		d.ended(rotation.Succeeded)
+		d.Wait(time.Minute)
+		doc, err = d.Engine().Incident(context.Background(), out.IncidentID)
+		require.NoError(t, err)
+		require.Empty(t, doc.Roles[app].Detail)
+		require.Empty(t, d.status().OpenIncidents)
+	})
+}
+
+// Whoever changes a copy and leaves our id in it, or begins its numbers anew, is noticed.
+func TestAChangedCopyIsNotOurs(t *testing.T) {
+	t.Parallel()
+	t.Run("patched", func(t *testing.T) {
+		t.Parallel()
+		d := withDependents(t, option.Values{"mirror": mirror})
+		patched := d.around.Copies(copyPath)[0]
+		patched["password"] = "by hand"
+		d.around.Put(copyPath, patched)
+		_, err := d.rotate()
+		require.ErrorContains(t, err, "version 2 there was written by somebody else after ours, 1")
+	})
+	t.Run("wiped and written", func(t *testing.T) {
+		t.Parallel()
+		d := withDependents(t, option.Values{"mirror": mirror})
+		d.around.Wipe(copyPath)
+		d.around.Put(copyPath, map[string]string{"password": "theirs"})
+		_, err := d.rotate()
+		require.ErrorContains(t, err, "is not the one that we wrote")
+	})
+}
+
+func TestACopyGoesWhereOneWasRemoved(t *testing.T) {
+	t.Parallel()
+	d := withDependents(t, nil)
+	d.around.Put(copyPath, map[string]string{"password": "old"})
+	d.around.Put(copyPath, nil)
+	_, err := d.write(option.Values{"mirror": mirror})
+	require.NoError(t, err)
+	d.waitUntil("it is written", time.Minute, func() bool { return len(d.around.Copies(copyPath)) == 2 })
+	d.Wait(10 * time.Second)
+	require.Empty(t, d.State().Mirror.Trouble())
+}
+
+// A path that changes while the copy is on its way is one that holds nothing yet.
+func TestThePathChangesWhileTheCopyIsWritten(t *testing.T) {
+	t.Parallel()
+	d := withDependents(t, option.Values{"mirror": mirror})
+	done := false
+	d.around.OnWrite = func() {
+		if !done {
+			done = true
+			_, err := d.Engine().WriteRole(context.Background(), backend.Write{Name: app, Given: option.Values{"mirror": enginetest.AroundName + "/secret/other"}})
+			require.NoError(t, err)
+		}
+	}
+	_, err := d.rotate()
+	require.NoError(t, err)
+	d.ended(rotation.Succeeded)
+	require.Equal(t, "2", d.around.Copies("secret/other")[0]["version"])
+	require.Equal(t, enginetest.AroundName+"/secret/other", d.State().Mirror.Path)
+	require.Empty(t, d.State().Mirror.Trouble())
+}
+
+// What is gone has nothing to take back, and what cannot follow keeps nobody else.
+func TestTheWayBackIsNoTrap(t *testing.T) {
+	t.Parallel()
+	t.Run("a workload that is gone", func(t *testing.T) {
+		t.Parallel()
+		d := withDependents(t, option.Values{"rollout": []string{apiTarget}})
+		d.around.Change(api, func(w *enginetest.Workload) { w.Broken = true })
+		_, err := d.rotate()
+		require.NoError(t, err)
+		d.around.Change(api, func(w *enginetest.Workload) { w.Gone = true })
+		d.ended(rotation.RolledBack)
+	})
+	t.Run("a foreign copy", func(t *testing.T) {
+		t.Parallel()
+		d := withDependents(t, option.Values{"rollout": []string{apiTarget}, "mirror": mirror})
+		d.around.Change(api, func(w *enginetest.Workload) { w.Broken = true })
+		_, err := d.rotate()
+		require.NoError(t, err)
+		d.waitUntil("it is copied", time.Minute, func() bool { return len(d.around.Copies(copyPath)) == 2 })
+		d.Wait(10 * time.Second)
+		d.around.Put(copyPath, map[string]string{"password": "theirs"})
+		d.held("step mirror failed")
+		require.Empty(t, d.around.Workload(api).Template, "the workload went back all the same")
+		_, err = d.rollback(0)
+		require.NoError(t, err)
+		require.Equal(t, rotation.RolledBack, d.State().Last.Outcome)
+		require.Equal(t, 1, d.Current())
+		require.Equal(t, backend.StateBlocked, d.status().State)
+	})
+}
+
+// Time in which Vault was sealed is nobody's fault.
+func TestAnOutageOfOursIsNoFailure(t *testing.T) {
+	t.Parallel()
+	d := withDependents(t, option.Values{"rollout": []string{apiTarget, webTarget}})
+	d.around.Change(api, func(w *enginetest.Workload) { w.Broken = true })
+	_, err := d.rotate()
+	require.NoError(t, err)
+	d.Wait(20 * time.Second)
+	d.around.Change(api, func(w *enginetest.Workload) { w.Broken = false })
+	d.Clock.Advance(15 * time.Minute)
+	d.Restart()
+	d.ended(rotation.Succeeded)
+}
+
+func TestReadersHearThatThePointerWentBack(t *testing.T) {
+	t.Parallel()
+	d := withDependents(t, option.Values{"checks": []string{health}})
+	d.around.Unwell(health, "answered 503")
+	_, err := d.rotate()
+	require.NoError(t, err)
+	d.ended(rotation.RolledBack)
+	d.Wait(10 * time.Second)
+	var versions []string
+	for _, e := range d.published.Get() {
+		if e.Type == "version.activated" {
+			versions = append(versions, e.Data["version"])
+		}
+	}
+	require.Equal(t, []string{"1", "2", "1"}, versions)
+}
+
+// What a held rotation restarted is taken back also where the role names it no more.
+func TestARolloutThatWasTakenOffIsTakenBack(t *testing.T) {
+	t.Parallel()
+	d := withDependents(t, option.Values{"rollout": []string{webTarget, apiTarget}, "on_rollout_failure": "hold"})
+	d.around.Change(api, func(w *enginetest.Workload) { w.Broken = true })
+	d.rotateHeld("step rollout failed")
+	_, err := d.write(option.Values{"rollout": []string{}})
+	require.NoError(t, err)
+	_, err = d.rollback(0)
+	require.NoError(t, err)
+	d.ended(rotation.Succeeded)
+	d.podsHold(web)
+}
+
+// Dependents that were left between two versions are not forgotten.
+func TestDependentsThatWereLeftAreToldOf(t *testing.T) {
+	t.Parallel()
+	d := withDependents(t, option.Values{"rollout": []string{apiTarget, webTarget}, "on_rollout_failure": "hold", "grace_period": int64(60), "rotation_period": int64(30 * 24 * 3600)})
+	d.around.Change(web, func(w *enginetest.Workload) { w.Holds = d.creds().Data })
+	d.around.Change(api, func(w *enginetest.Workload) { w.Broken = true })
+	d.rotateHeld("step rollout failed")
+	d.world.SetRefuse(true)
+	_, _ = d.rollback(0)
+	d.waitUntil("the rollback failed", time.Minute, func() bool { return d.State().InFlight == nil })
+	d.world.SetRefuse(false)
+	require.Equal(t, backend.StateActionRequired, d.status().State)
+	require.Contains(t, d.status().StateReason, "some of it may hold version 2, some version 1")
+	_, err := d.write(option.Values{"on_rollout_failure": "rollback"})
+	require.NoError(t, err)
+	_, err = d.rotate()
+	require.NoError(t, err)
+	d.Wait(time.Minute)
+	d.around.Change(api, func(w *enginetest.Workload) { w.Broken = false })
+	d.ended(rotation.Succeeded)
+	d.podsHold(web)
+}
+
+// A template must not cost more than its text.
+func TestTemplatesThatComputeAreRefused(t *testing.T) {
+	t.Parallel()
+	d := withDependents(t, nil)
+	for _, text := range []string{
+		`{{range 400000000}}{{end}}`, `{{if eq .username "x"}}a{{end}}`, `{{printf "%099999d" 1}}`, `{{$a := .username}}`,
+		`{{define "x"}}{{template "x"}}{{end}}{{template "x"}}`, `{{with .username}}{{.}}{{end}}`, `{{.username.x}}`, `{{.}}`, `{{len .}}`,
+		`{{.username | printf "%s%s" .password}}`, "{{.username}}" + strings.Repeat("x", 4<<10),
+	} {
+		_, err := d.write(option.Values{"mirror": mirror, "mirror_fields": map[string]string{"x": text}})
+		require.ErrorContains(t, err, "mirror_fields: x: ", text)
+	}
+	_, err := d.write(option.Values{"mirror": mirror, "mirror_fields": map[string]string{"x": "{{.username}}:{{.password | urlquery}}@{{urlquery .version}}{{/* of ours */}}"}})
+	require.NoError(t, err)
+}

@@ -337,8 +337,11 @@ func TestTransitRolesThatAreRefused(t *testing.T) {
 	} {
 		requireKind(t, c.kind, write(c.given, c.secrets), c.want)
 	}
+	p.Create(nil)
+	requireKind(t, fault.Invalid, write(option.Values{"backend": "main/transit/data"}, nil), `backend: main/transit/data belongs to role "app" already, and to one role alone`)
+	tp.transit.Create("more", 1, false)
 	tp.transit.AutoRotate(3600)
-	requireKind(t, fault.Target, write(option.Values{"backend": "main/transit/data"}, nil), "transit rotates the key transit/data by itself every 1h0m0s, beside this role: set auto_rotate_period=0 there")
+	requireKind(t, fault.Target, write(option.Values{"backend": "main/transit/more"}, nil), "transit rotates the key transit/more by itself every 1h0m0s, beside this role: set auto_rotate_period=0 there")
 	_, _, rotations := tp.transit.State(transitName)
 	require.Zero(t, rotations)
 }

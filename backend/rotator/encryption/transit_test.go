@@ -120,6 +120,9 @@ func TestTransitPrepare(t *testing.T) {
 	require.Contains(t, p.Left, "transit keeps version 2 of the key, which it cannot take back")
 
 	r.Rotate("data")
+	r.SetMinDecryption("data", 3)
+	requireSays(t, New().Verify(ctx, target), fault.Unreachable, "its min_decryption_version is 3")
+	r.SetMinDecryption("data", 1)
 	require.NoError(t, New().Verify(ctx, target), "a candidate goes on beside what somebody else did")
 	target.Version.State = rotation.Current
 	requireSays(t, New().Verify(ctx, target), fault.Target, "somebody else rotated the key transit/data: its latest version is 3, which this role does not have, and not 2")
@@ -170,10 +173,15 @@ func TestTransitRetireAndProbe(t *testing.T) {
 	require.True(t, proof.Alive && !proof.Dead, proof.Result)
 
 	p := retire(second)
-	require.Equal(t, "transit ends versions from the lowest on, and version 1 still decrypts", p.NotYet)
+	require.Equal(t, "transit ends versions from the lowest on, and version 1 has not ended here", p.NotYet)
 	require.Equal(t, 1, least())
 	require.Empty(t, retire(first))
 	require.Equal(t, 2, least())
+	unknown := r.target(2, rotation.Retiring, used(1, rotation.Disabled), used(5, rotation.Current))
+	r.Rotate("data")
+	require.Empty(t, retire(unknown))
+	require.Equal(t, 3, least(), "no further than to a version of which nothing is known")
+	r.SetMinDecryption("data", 2)
 	second.Others[0].State = rotation.Disabled
 	require.Empty(t, retire(second))
 	require.Equal(t, 3, least())
@@ -181,7 +189,7 @@ func TestTransitRetireAndProbe(t *testing.T) {
 	proof, err = New().Probe(ctx, second)
 	require.NoError(t, err)
 	require.True(t, proof.Dead, proof.Result)
-	require.Equal(t, "transit refuses version 2 (ciphertext or signature version is disallowed by policy (too old)); what version 4 encrypts is rewrapped", proof.Result)
+	require.Equal(t, "transit refuses version 2 (ciphertext or signature version is disallowed by policy (too old)); what version 5 encrypts is rewrapped", proof.Result)
 	_, err = r.Decrypt("data", text, []byte("c"))
 	require.NoError(t, err)
 

@@ -77,7 +77,7 @@ func planTransit(ctx context.Context, t *rotator.Target) (*rotator.Candidate, er
 	for journalHas(t, number) { // one that was given up before transit had it
 		number++
 	}
-	if number > state.Latest+maxAhead {
+	if number > min(state.Latest+maxAhead, maxVersion) {
 		return nil, fault.New(fault.Conflict, "the key %s is at version %d, and the next one free in this role is %d: rotate it there by hand until it has that", key.Path(), state.Latest, number)
 	}
 	about := transitVersion{
@@ -183,11 +183,27 @@ func verifyTransit(ctx context.Context, t *rotator.Target) error {
 	case state.Latest < number:
 		return behind(key, state, number)
 	case state.MinDecryption > number:
-		return fault.New(fault.Target, "the key %s does not decrypt with version %d any more: its min_decryption_version is %d", key.Path(), number, state.MinDecryption)
+		return fault.New(provenBy(t), "the key %s does not decrypt with version %d any more: its min_decryption_version is %d", key.Path(), number, state.MinDecryption)
 	case t.Version.State == rotation.Current && state.Latest > known:
 		return fault.New(fault.Target, "%s", foreign(key, state, known))
 	}
-	return works(ctx, key, state, number)
+	return unlessRefused(t, works(ctx, key, state, number))
+}
+
+// provenBy is the kind of a fault that says something of a version which is there. A
+// candidate is not given up for one: transit has it, and encrypts with it.
+func provenBy(t *rotator.Target) fault.Kind {
+	if t.Version.State == rotation.Current {
+		return fault.Target
+	}
+	return fault.Unreachable
+}
+
+func unlessRefused(t *rotator.Target, err error) error {
+	if fault.Is(err, fault.Target) {
+		return &fault.Error{Kind: provenBy(t), Message: err.Error(), Err: err}
+	}
+	return err
 }
 
 // works proves that what a version encrypts it decrypts.
@@ -256,19 +272,28 @@ func retireTransit(ctx context.Context, t *rotator.Target, stage rotator.Stage) 
 	if state.MinDecryption > number {
 		return rotator.Progress{}, nil
 	}
-	least := 0
-	for i := range t.Others {
-		if v := &t.Others[i]; decrypts(v) && (least == 0 || v.Number < least) {
-			least = v.Number
-		}
+	least := state.MinDecryption
+	for least <= state.Latest && mayEnd(t, least) {
+		least++
 	}
 	switch {
-	case least == 0:
+	case least > state.Latest:
 		return rotator.Progress{}, fault.New(fault.Conflict, "no version of the key %s would be left", key.Path())
 	case least < number:
-		return rotator.Progress{NotYet: fmt.Sprintf("transit ends versions from the lowest on, and version %d still decrypts", least), AskAgain: lowerWait}, nil
+		return rotator.Progress{NotYet: fmt.Sprintf("transit ends versions from the lowest on, and version %d has not ended here", least), AskAgain: lowerWait}, nil
 	}
 	return rotator.Progress{}, key.SetMinDecryption(ctx, least)
+}
+
+// mayEnd tells whether nothing is left of a version, as far as the journal knows it: one that
+// it does not have, or took for never made, may be in use.
+func mayEnd(t *rotator.Target, number int) bool {
+	if number == t.Version.Number {
+		return true
+	}
+	return slices.ContainsFunc(t.Others, func(v rotation.Version) bool {
+		return v.Number == number && (v.State == rotation.Disabled || v.State == rotation.Retired || v.State == rotation.Retiring && !v.RetireBegun.IsZero())
+	})
 }
 
 // tooOld is what transit says to a version below min_decryption_version.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
@@ -241,7 +242,10 @@ func (e *Engine) beginJournal(ctx context.Context, s *subject, i rotation.Intent
 			return errStale
 		}
 		s.dirtyIncidents()
-		s.state.Versions = append(s.state.Versions, earlier...)
+		if len(earlier) > 0 {
+			s.state.Versions = slices.Concat(s.state.Versions, earlier) // whoever copied the state may share the old list
+			slices.SortFunc(s.state.Versions, func(a, b rotation.Version) int { return a.Number - b.Number })
+		}
 		if err := s.state.Begin(i.Rotation(number, e.clock.Now()), candidate); err != nil || !readyAlready(kind, s) {
 			return err
 		}

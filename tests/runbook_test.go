@@ -11,8 +11,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/hashicorp/vault/api"
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -57,7 +61,9 @@ type operator struct {
 	stripe    *fakeapi.Stripe
 	oldStripe string
 	session   *pgx.Conn
-	events    map[string]func()
+	// unwell is an application that does not bear what it reads next.
+	unwell atomic.Bool
+	events map[string]func()
 	// standIns are what the page says of the world, and what the test has in its place.
 	standIns map[string]string
 }
@@ -78,12 +84,16 @@ func newOperator(t *testing.T) *operator {
 		fmt.Sprintf("GRANT pg_read_all_stats TO %s_cards", o.database),
 	)
 	o.events = map[string]func(){
-		"the application logs in":                       o.logsIn,
-		"the application stores cards":                  func() { o.store("customer-data", 1, 20) },
-		"somebody makes keys in the two consoles":       o.makesKeys,
-		"somebody takes a right from the administrator": func() { o.superuser("ALTER ROLE " + o.admin + " NOCREATEROLE") },
-		"the right is given back":                       func() { o.superuser("ALTER ROLE " + o.admin + " CREATEROLE") },
-		"the owner of the account expires the old key":  func() { o.stripe.ExpireByHand(o.oldStripe) },
+		"the application logs in":                            o.logsIn,
+		"the application stores cards":                       func() { o.store("customer-data", 1, 20) },
+		"somebody makes keys in the two consoles":            o.makesKeys,
+		"somebody takes a right from the administrator":      func() { o.superuser("ALTER ROLE " + o.admin + " NOCREATEROLE") },
+		"the right is given back":                            func() { o.superuser("ALTER ROLE " + o.admin + " CREATEROLE") },
+		"the application does not bear the next version":     func() { o.unwell.Store(true) },
+		"the application is mended":                          func() { o.unwell.Store(false) },
+		"the application does not bear the version after it": func() { o.unwell.Store(true) },
+		"the application is mended once more":                func() { o.unwell.Store(false) },
+		"the owner of the account expires the old key":       func() { o.stripe.ExpireByHand(o.oldStripe) },
 	}
 	o.prepare()
 	return o
@@ -93,12 +103,13 @@ func newOperator(t *testing.T) *operator {
 func (o *operator) prepare() {
 	health := o.health()
 	o.standIns = map[string]string{
-		"type=openai ":     "type=openai base_url=" + o.openai.BaseURL() + " allow_insecure_http=true ",
-		"type=anthropic ":  "type=anthropic base_url=" + o.anthropic.URL() + " allow_insecure_http=true ",
-		"type=stripe":      "type=stripe base_url=" + o.stripe.URL() + " allow_insecure_http=true",
-		"type=slack ":      "type=slack tls_ca=@slack-ca.pem ",
-		"type=pagerduty ":  "type=pagerduty tls_ca=@pagerduty-ca.pem url=" + o.pagerduty.URL() + " ",
-		"type=http-check ": "type=http-check tls_ca=@health-ca.pem ",
+		"type=openai ":           "type=openai base_url=" + o.openai.BaseURL() + " allow_insecure_http=true ",
+		"type=anthropic ":        "type=anthropic base_url=" + o.anthropic.URL() + " allow_insecure_http=true ",
+		"type=stripe":            "type=stripe base_url=" + o.stripe.URL() + " allow_insecure_http=true",
+		"type=slack ":            "type=slack tls_ca=@slack-ca.pem ",
+		"type=pagerduty ":        "type=pagerduty tls_ca=@pagerduty-ca.pem url=" + o.pagerduty.URL() + " ",
+		"ca_cert=@vault-ca.pem ": "allow_insecure_http=true ",
+		"type=http-check ":       "type=http-check tls_ca=@health-ca.pem ",
 	}
 	stripe, _ := o.stripe.MakeRestricted("present")
 	anthropic, _ := o.anthropic.MakeByHand("present")
@@ -116,6 +127,8 @@ func (o *operator) prepare() {
 	require.NoError(o.t, os.Mkdir(bin, 0o700))
 	command := o.vault.Command(o.t.Context())
 	require.NoError(o.t, os.Symlink(command.Path, filepath.Join(bin, "vault")))
+	o.keepsKV()
+	o.runs(o.t, "api", "web")
 	o.env = append(command.Env, "PATH="+bin+":/usr/bin:/bin",
 		"DB_HOST="+strings.TrimPrefix(strings.SplitN(o.postgres.TemplateURL("x"), "/x?", 2)[0], "postgresql://{{username}}:{{password}}@"),
 		"DB_NAME="+o.database, "DB_ADMIN="+o.admin, "DB_GROUP="+o.group, "CARDS_USER="+o.database+"_cards",
@@ -160,13 +173,16 @@ func (o *operator) do(b shellBlock) {
 }
 
 // goOn lets time go by between two looks, in steps that the engine does not take for a pause of its
-// process: it ends a version only after it has served readers for as long as they may rely on it. Such a
-// version that is asked for is refused by an engine that has noticed the time, so that more steps may follow.
+// process: it ends a version only after it has served readers for as long as they may rely on it. Who
+// asks for that earlier is refused by an engine that has noticed the time, so that more steps may follow.
 func (o *operator) goOn() {
 	o.t.Helper()
 	for range 10 {
 		o.pass(clockStep)
-		if a := o.call(o.t.Context(), http.MethodPut, "retire/openai", nil); !strings.Contains(a.sentence(), "may be in use until") {
+		refused := func(role string) bool {
+			return strings.Contains(o.call(o.t.Context(), http.MethodPut, "retire/"+role, nil).sentence(), "may be in use until")
+		}
+		if !slices.ContainsFunc([]string{"openai", "customer-data"}, refused) {
 			return
 		}
 	}
@@ -194,7 +210,10 @@ func (o *operator) health() *httptest.Server {
 		if err == nil {
 			conn, err = connect(r.Context(), postgres, c.URL)
 		}
-		if err != nil {
+		if err != nil || o.unwell.Load() {
+			if conn != nil {
+				_ = conn.Close(context.WithoutCancel(r.Context()))
+			}
 			w.WriteHeader(http.StatusServiceUnavailable)
 			_, _ = fmt.Fprintln(w, `{"database": "down"}`)
 			return
@@ -234,4 +253,79 @@ func (o *operator) told() {
 		return slices.ContainsFunc(o.slack.Messages(), func(m fakechannels.SlackMessage) bool { return strings.Contains(m.Text, "incident.closed") }), o.slack.Messages()
 	})
 	assert.NotEmpty(o.t, o.pagerduty.Alerts())
+}
+
+// keepsKV is Vault's KV, in which applications that were not moved yet look, and who may write there.
+func (o *operator) keepsKV() {
+	o.t.Helper()
+	vault := o.vault.Client()
+	require.NoError(o.t, vault.Sys().MountWithContext(o.t.Context(), "secret", &api.MountInput{Type: "kv", Options: map[string]string{"version": "2"}}))
+	require.NoError(o.t, vault.Sys().EnableAuthWithOptionsWithContext(o.t.Context(), "approle", &api.EnableAuthOptions{Type: "approle"}))
+	require.NoError(o.t, vault.Sys().PutPolicyWithContext(o.t.Context(), "rotation", o.keeperPolicy()))
+	w := func(path string, data map[string]any) map[string]any {
+		answer, err := vault.Logical().WriteWithContext(o.t.Context(), path, data)
+		require.NoError(o.t, err)
+		if answer == nil {
+			return nil
+		}
+		return answer.Data
+	}
+	w("auth/approle/role/rotation", map[string]any{"token_policies": "rotation", "token_no_default_policy": true, "token_ttl": "1h", "token_max_ttl": "24h"})
+	id, err := vault.Logical().ReadWithContext(o.t.Context(), "auth/approle/role/rotation/role-id")
+	require.NoError(o.t, err)
+	o.file("self-role-id", id.Data["role_id"].(string))
+	o.file("self-secret-id", w("auth/approle/role/rotation/secret-id", nil)["secret_id"].(string))
+}
+
+// keeperPolicy is the policy that the documentation has.
+func (o *operator) keeperPolicy() string {
+	o.t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "deploy", "vault", "rotation-policy.hcl"))
+	require.NoError(o.t, err)
+	return string(text)
+}
+
+// runs are applications: each reads what it logs in with, and keeps one session of the version that it
+// read last.
+func (o *operator) runs(t *testing.T, names ...string) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	t.Cleanup(func() {
+		cancel()
+		all.Wait()
+	})
+	for _, name := range names {
+		all.Go(func() { keepSession(ctx, o.mount, o.postgres, o.role, name) })
+	}
+}
+
+func keepSession(ctx context.Context, reads mount, postgres *pgtest.Server, role, application string) {
+	var session *pgx.Conn
+	version := 0
+	leave := func() {
+		if session != nil {
+			_ = session.Close(context.WithoutCancel(ctx))
+		}
+	}
+	defer func() { leave() }()
+	ticker := time.NewTicker(250 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		a := reads.call(ctx, http.MethodGet, "creds/"+role, nil)
+		var c credential
+		if !a.ok() || unmarshal(a, &c) != nil || c.Version == version && session.Ping(ctx) == nil {
+			continue
+		}
+		next, err := connect(ctx, postgres, c.URL+"&application_name="+application)
+		if err != nil {
+			continue // the role is not there yet, or what was read has just ended: read again
+		}
+		leave()
+		session, version = next, c.Version
+	}
 }

@@ -25,7 +25,7 @@ var optionSet = option.Set{
 	{Name: "body_match", Type: option.String, Help: "Regular expression (RE2) that is searched for in the first MiB of the body. Default: any body will do."},
 	{Name: "attempts", Type: option.Int, Default: int64(10), Help: "How often the endpoint is asked until it counts as failed, from 1 to 100."},
 	{Name: "interval", Type: option.Duration, Default: int64(6), Help: "Time between two attempts, from 1 second to 5 minutes."},
-	{Name: "timeout", Type: option.Duration, Default: int64(5), Help: "How long one attempt may take, from 1 to 30 seconds."},
+	{Name: "timeout", Type: option.Duration, Default: int64(5), Help: "How long one attempt may take, from 1 to 15 seconds."},
 	{Name: "tls_ca", Type: option.String, Address: true, Help: "Certificate authority of the host in url, in PEM form. Default: the system's."},
 	{Name: "allow_insecure_http", Type: option.Bool, Default: false, Address: true, Help: "Admit http:// in url: the token then travels in clear, and an answer may be forged."},
 }
@@ -35,7 +35,8 @@ const (
 	maxBody     = 1 << 20
 	maxAttempts = 100
 	maxInterval = 5 * time.Minute
-	maxTimeout  = 30 * time.Second
+	// maxTimeout is below what the engine gives to one question.
+	maxTimeout = 15 * time.Second
 	// maxPattern bounds the compiled body_match, in instructions: so many steps a byte of the
 	// body may take, and nothing ends a search.
 	maxPattern = 1000
@@ -106,7 +107,7 @@ func (s *settings) checkPace() error {
 	case s.Interval < 1 || s.Interval > int64(maxInterval/time.Second):
 		return fault.Field("interval", "must be from 1s to 5m")
 	case s.Timeout < 1 || s.Timeout > int64(maxTimeout/time.Second):
-		return fault.Field("timeout", "must be from 1s to 30s")
+		return fault.Field("timeout", "must be from 1s to 15s")
 	}
 	return nil
 }

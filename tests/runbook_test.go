@@ -24,6 +24,7 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/fakeapi"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/fakechannels"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/runbook"
 )
 
 // The runbook is true: each of its commands is run, in order, as an operator does, and prints what the
@@ -33,10 +34,10 @@ func TestRunbook(t *testing.T) {
 	_, blocks := readRunbook(t)
 	o := newOperator(t)
 	for _, b := range blocks {
-		if b.elsewhere {
+		if b.Kubernetes {
 			continue
 		}
-		if !t.Run(fmt.Sprintf("line %d", b.line), func(t *testing.T) {
+		if !t.Run(fmt.Sprintf("line %d", b.Line), func(t *testing.T) {
 			o.t, o.world.t = t, t
 			o.do(b)
 		}) {
@@ -142,31 +143,31 @@ func (o *operator) file(name, content string) {
 }
 
 // do runs a block, once or until it prints what it should.
-func (o *operator) do(b shellBlock) {
+func (o *operator) do(b runbook.Block) {
 	o.t.Helper()
-	for _, what := range b.meanwhile {
+	for _, what := range b.Meanwhile {
 		require.Contains(o.t, o.events, what, "nobody knows how that happens")
 		o.events[what]()
 		delete(o.events, what)
 	}
-	if b.after > 0 {
-		o.pass(b.after)
+	if b.After > 0 {
+		o.pass(b.After)
 	}
-	if !b.until {
-		printed, err := o.shell(b.code)
-		require.NoError(o.t, err, "%s\n\n%s", b.code, printed)
-		require.Empty(o.t, b.missing(printed), "is a line that was not printed by:\n%s\n\nIt printed:\n%s", b.code, printed)
+	if !b.Until {
+		printed, err := o.shell(b.Code)
+		require.NoError(o.t, err, "%s\n\n%s", b.Code, printed)
+		require.Empty(o.t, b.Missing(printed), "is a line that was not printed by:\n%s\n\nIt printed:\n%s", b.Code, printed)
 		return
 	}
-	require.NotEmpty(o.t, b.prints, "what is waited for?")
+	require.NotEmpty(o.t, b.Prints, "what is waited for?")
 	tick, last := 0, ""
-	await(o.t, 3*patience, b.code, func() (bool, any) {
+	await(o.t, 3*patience, b.Code, func() (bool, any) {
 		if tick++; tick%8 != 1 {
 			o.goOn()
 			return false, last
 		}
-		printed, err := o.shell(b.code)
-		missing := b.missing(printed)
+		printed, err := o.shell(b.Code)
+		missing := b.Missing(printed)
 		last = fmt.Sprintf("%v, without %q:\n%s", err, missing, printed)
 		return err == nil && missing == "", last
 	})

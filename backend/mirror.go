@@ -65,20 +65,11 @@ func (e *Engine) checkMirror(ctx context.Context, kind rotator.Rotator, before, 
 
 // mirroredElsewhere refuses a place that another role writes to.
 func (e *Engine) mirroredElsewhere(ctx context.Context, role *store.Role) error {
-	names, err := e.store.Roles(ctx)
-	if err != nil {
+	name, err := e.otherRole(ctx, role, func(other *store.Role) bool { return other.Policy.Mirror == role.Policy.Mirror })
+	if err != nil || name == "" {
 		return err
 	}
-	for _, name := range names {
-		other, err := e.store.Role(ctx, name)
-		if isStorage(err) {
-			return err
-		}
-		if err == nil && other != nil && name != role.Name && other.Policy.Mirror == role.Policy.Mirror {
-			return fault.Field("mirror", "%s is where the role %q is copied to: each role needs a path of its own", role.Policy.Mirror, name)
-		}
-	}
-	return nil
+	return fault.Field("mirror", "%s is where the role %q is copied to: each role needs a path of its own", role.Policy.Mirror, name)
 }
 
 func checkMirrorFields(k rotator.Kind, fields map[string]string) error {

@@ -136,6 +136,44 @@ func (e *Engine) roleKind(before *store.Role, typ string) (rotator.Rotator, erro
 	return nil, fault.Field("type", "%q is not a type of role: use one of %s", typ, known)
 }
 
+// soleValues refuses what only one role may have and another one has.
+func (e *Engine) soleValues(ctx context.Context, k rotator.Kind, role *store.Role) error {
+	for _, o := range k.Options {
+		value := role.Values[o.Name]
+		if !o.Sole || value == nil || value == "" {
+			continue
+		}
+		name, err := e.otherRole(ctx, role, func(other *store.Role) bool {
+			return other.Type == role.Type && reflect.DeepEqual(other.Values[o.Name], value)
+		})
+		if err != nil {
+			return err
+		}
+		if name != "" {
+			return fault.Field(o.Name, "%v is what the role %q has: it can be of one role alone", value, name)
+		}
+	}
+	return nil
+}
+
+// otherRole names one other than this that is alike in some way; "" for none.
+func (e *Engine) otherRole(ctx context.Context, role *store.Role, alike func(other *store.Role) bool) (string, error) {
+	names, err := e.store.Roles(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, name := range names {
+		other, err := e.store.Role(ctx, name)
+		if isStorage(err) {
+			return "", err
+		}
+		if err == nil && other != nil && name != role.Name && alike(other) {
+			return name, nil
+		}
+	}
+	return "", nil
+}
+
 // checkRole asks the connection and the kind.
 func (e *Engine) checkRole(ctx context.Context, kind rotator.Rotator, before, role *store.Role, w Write) ([]string, error) {
 	conn, err := e.roleConnection(ctx, kind, role)
@@ -156,6 +194,11 @@ func (e *Engine) checkRole(ctx context.Context, kind rotator.Rotator, before, ro
 	}
 	if err := e.checkDependents(ctx, kind, before, role); err != nil {
 		return nil, err
+	}
+	if before == nil {
+		if err := e.soleValues(ctx, kind.Kind(), role); err != nil {
+			return nil, err
+		}
 	}
 	after := roleView(role, conn)
 	after.Secrets = w.Secrets

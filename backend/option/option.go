@@ -41,6 +41,8 @@ type Option struct {
 	Secret bool
 	// Immutable options cannot change once the role or connection exists.
 	Immutable bool
+	// Sole values may each be of one role alone: two that have the same harm each other.
+	Sole bool
 	// Address marks what a secret must not follow: changing it requires the
 	// secret options again. Of a List each entry is an address, and leaving some out
 	// is no change: no secret is sent where it was not sent before.

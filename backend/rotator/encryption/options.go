@@ -42,7 +42,7 @@ var roleOptionSet = option.Set{
 	{Name: "maintenance_window", Type: option.Duration, Help: "For how long it may be from then on; at least 10m. Given with maintenance_schedule, and only with it."},
 	{Name: "max_rows_per_second", Type: option.Int, Default: int64(0), Help: "The most rows of a table that are re-encrypted in a second, up to 1000000. Default: 0, which sets no bound."},
 	{Name: "destroy_after", Type: option.Duration, Default: int64(0), Help: "How long a version that does not decrypt any more keeps its key before that is destroyed for good. Default: 0, which keeps it for ever. It must exceed the age of the oldest database backup that you may have to read: what lies in there was encrypted with earlier keys."},
-	{Name: backendOption, Type: option.String, Immutable: true, Help: "A key of a transit engine, as connection/mount/key, such as self/transit/intelliflow-data: its versions are the role's, rotations rotate it there, and stored data follows by its rewrap. The connection is one of type vault whose allowed_paths admit mount/key."},
+	{Name: backendOption, Type: option.String, Immutable: true, Sole: true, Help: "A key of a transit engine, as connection/mount/key, such as self/transit/intelliflow-data: its versions are the role's, rotations rotate it there, and stored data follows by its rewrap. The connection is one of type vault whose allowed_paths admit mount/key."},
 }
 
 type roleOptions struct {

@@ -37,6 +37,8 @@ type dependentCanaries struct {
 	webhook *fakechannels.Webhook
 }
 
+var toldInCanaries = []string{"mirror.written", "rotation.rolled_back", "version.activated"}
+
 // ok makes a request that succeeds, and keeps its answer.
 func (c *dependentCanaries) ok(path string, body map[string]any) {
 	c.t.Helper()
@@ -50,7 +52,9 @@ func (c *dependentCanaries) live() {
 	token := c.kv.write("auth/token/create", map[string]any{"policies": []string{c.kv.name}, "no_default_policy": true, "no_parent": true}).Auth.ClientToken
 	c.secrets["the secret id"], c.secrets["the token of a connection"], c.secrets["the token of a check"] = c.kv.secretID, token, checkToken
 	c.secrets["the administrator's password"] = c.password
-	c.ok("channels/siem", map[string]any{"type": "webhook", "url": c.webhook.URL() + "/vault", "tls_ca": c.webhook.CA(), "signing_secret": signingSecret})
+	c.ok("channels/siem", map[string]any{ // not of everything: many messages are gathered, and come late
+		"type": "webhook", "url": c.webhook.URL() + "/vault", "tls_ca": c.webhook.CA(), "signing_secret": signingSecret, "events": toldInCanaries,
+	})
 	c.ok("connections/self", c.kv.connection(nil))
 	c.ok("connections/other", c.kv.connection(map[string]any{"auth": "token", "token": token, "role_id": nil, "secret_id": nil}))
 	c.ok("roles/"+c.role, c.roleFields(map[string]any{"grace_period": "1h", "mirror": c.kv.to("self", "app"), "mirror_fields": map[string]any{"all": "{{.connection_url}} {{.password}}"}}))
@@ -131,7 +135,7 @@ func (c *dependentCanaries) lookAround() {
 func (c *dependentCanaries) places() map[string]string {
 	c.t.Helper()
 	n := &newsroom{world: c.world, webhook: c.webhook}
-	for _, event := range []string{"mirror.written", "rotation.rolled_back", "version.activated"} {
+	for _, event := range toldInCanaries {
 		n.awaitEvent(event)
 	}
 	places := c.canaries.places()

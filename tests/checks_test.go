@@ -55,7 +55,8 @@ func (c *checking) lastSteps() (last struct {
 	rotationAnswer
 	Error *struct{ Kind, Message string }
 	Steps []stepAnswer
-}) {
+},
+) {
 	c.t.Helper()
 	var s struct {
 		Last any `json:"last_rotation"`
@@ -86,7 +87,7 @@ func (c *checking) rolledBack(says string) {
 	assert.Contains(c.t, a.sentence(), says)
 	after := c.current(c.role)
 	assert.Equal(c.t, before.Version, after.Version, "readers get what they had")
-	assert.True(c.t, before.Password == after.Password)
+	assert.Equal(c.t, before.Password, after.Password)
 	require.NoError(c.t, c.login(c.t.Context(), after.URL))
 	last := c.lastSteps()
 	assert.Equal(c.t, "rolled_back", last.Outcome)

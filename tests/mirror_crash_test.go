@@ -110,7 +110,7 @@ func (c *mirrorCrash) rotates(version int, kills bool) {
 	assert.Equal(c.t, strconv.Itoa(version), found.Fields["version"])
 	held := c.current(c.role)
 	assert.Equal(c.t, version, held.Version)
-	assert.True(c.t, held.Password == found.Fields["password"], "the copy holds what readers get")
+	assert.Equal(c.t, held.Password, found.Fields["password"], "the copy holds what readers get")
 	m := c.mirrorStatus(c.role).Mirror
 	assert.Equal(c.t, []any{version, ""}, []any{m.Copy, m.Trouble})
 }

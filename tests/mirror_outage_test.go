@@ -45,7 +45,7 @@ func (o *mirrorOutage) follows(version, copied int) {
 	held, c := o.current(o.role), o.kv.copied("app")
 	require.Equal(o.t, version, held.Version)
 	require.Equal(o.t, copied, c.Version)
-	require.True(o.t, held.Password == c.Fields["password"], "the copy holds what readers get")
+	require.Equal(o.t, held.Password, c.Fields["password"], "the copy holds what readers get")
 }
 
 // refusesToRotate asks for a rotation that must not begin.

@@ -27,7 +27,8 @@ func TestMirrorOfKeysIsPublic(t *testing.T) {
 			[]string{"algorithm", "kid", "public_jwk", "public_key", "rotation_id", "version"},
 		},
 		"encryption": {
-			map[string]any{"type": "encryption-key", "exportable": true}, "key",
+			map[string]any{"type": "encryption-key", "exportable": true},
+			"key",
 			[]string{"key_type", "latest_version", "rotation_id", "version"},
 		},
 	} {

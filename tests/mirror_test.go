@@ -248,7 +248,9 @@ func (j *mirroring) tellsNothingSecret() {
 	require.Greater(j.t, len(secrets), 3)
 	for _, r := range j.webhook.Requests() {
 		for what, secret := range secrets {
-			assert.False(j.t, strings.Contains(string(r.Body), secret), what) // which prints no text
+			if strings.Contains(string(r.Body), secret) { // and no failure prints the text
+				j.t.Errorf("%s was told", what)
+			}
 		}
 	}
 }

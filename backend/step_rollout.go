@@ -192,6 +192,9 @@ func (st *rolloutStep) roll(ctx context.Context, r stepRun, c *rolloutCursor) (d
 			continue
 		}
 		progress, err := st.one(ctx, r, c, w, order)
+		if err != nil {
+			return "", err
+		}
 		if w.Done = progress.Done; w.Done {
 			continue
 		}
@@ -219,6 +222,7 @@ func (st *rolloutStep) one(ctx context.Context, r stepRun, c *rolloutCursor, w *
 	through, conn, err := st.open(ctx, r, w.Connection, w.Target)
 	if err != nil {
 		return p, err
+		return dependent.Progress{}, fault.New(fault.KindOf(err), "%s: %w", w.Workload, err)
 	}
 	if !w.Ordered {
 		switch {

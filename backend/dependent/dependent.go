@@ -5,7 +5,8 @@
 //
 // Every context has a deadline of seconds: nothing here waits for a rollout. Errors are
 // faults without secrets. Unreachable says that there was no answer, and the engine asks
-// again until its own deadline; any other fault ends the step.
+// again until its own deadline; any other fault ends the step. What Restart, Undo and Look
+// say names the workload.
 package dependent
 
 import (

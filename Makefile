@@ -80,7 +80,7 @@ test-e2e: check-go ## tests/: the plugin as a process in a real Vault, against a
 .PHONY: test-kubernetes
 test-kubernetes: check-go ## tests/kubernetes: what follows a secret on a real Kubernetes control plane (built once, in 8 minutes)
 	@$(servers); KUBERNETES_DIR="$$(scripts/ensure-kubernetes)"; export KUBERNETES_DIR; \
-	go test -count=1 -timeout 25m -run '$(RUN)' ./tests/kubernetes
+	go test -count=1 -timeout 25m -parallel 8 -run '$(RUN)' ./tests/kubernetes
 
 .PHONY: test-postgres-matrix
 test-postgres-matrix: check-go ## the PostgreSQL suites against servers of MAJORS (13 to 18), fetched when missing

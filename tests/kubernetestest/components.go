@@ -103,7 +103,7 @@ func (c *Cluster) controllerManager() []string {
 		"--use-service-account-credentials=true", // each controller has rights of its own
 		"--service-account-private-key-file=" + c.path("accounts.key"), "--root-ca-file=" + c.path("ca.crt"),
 		"--controllers=deployment-controller,replicaset-controller,statefulset-controller,daemonset-controller," +
-			"serviceaccount-controller,root-ca-certificate-publisher-controller,namespace-controller," +
+			"serviceaccount-controller,serviceaccount-token-controller,root-ca-certificate-publisher-controller,namespace-controller," +
 			"garbage-collector-controller,disruption-controller",
 		// Clients of the control plane are few here, and tests wait for it.
 		"--kube-api-qps=200", "--kube-api-burst=400",

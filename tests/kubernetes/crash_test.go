@@ -5,7 +5,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/kubernetestest"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/vaulttest"
 )
 
@@ -16,9 +15,6 @@ func TestARolloutWhoseEngineIsKilled(t *testing.T) {
 	t.Parallel()
 	own := vaulttest.New(t, vaulttest.Options{}) // the others' plugin is not to be killed
 	r := newRunbook(t, own, nil)
-	for _, app := range []string{"api", "web"} { // a release that is slow is not given up
-		require.NoError(t, r.kubernetes.Patch(t.Context(), "Deployment", r.namespace, app, kubernetestest.Object{"spec": kubernetestest.Object{"progressDeadlineSeconds": 600}}))
-	}
 	r.api.BreakFrom(2)
 	before := map[string]release{"api": r.release("api"), "web": r.release("web")}
 	stop := r.clients()

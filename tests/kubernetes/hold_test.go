@@ -13,8 +13,9 @@ func TestAHeldRotation(t *testing.T) {
 
 	t.Run("goes on", func(t *testing.T) {
 		defer r.in(t)()
-		stop, id, before := r.clients(), r.holds(2), r.release("api")
+		stop, id := r.clients(), r.holds(2)
 		r.mend("api", r.api)
+		before := r.release("api")
 		r.resumes()
 		ended := r.ended("database", id)
 		require.Equal(t, "succeeded", ended.Outcome, "%+v", ended)
@@ -73,7 +74,7 @@ func (r *runbook) in(t *testing.T) (out func()) {
 func (r *runbook) holds(version int) (id string) {
 	r.t.Helper()
 	old := r.currentVersion("database")
-	r.api.BreakFrom(version)
+	r.breakFrom(version)
 	id = r.begin("rotate/database", nil)
 	s := r.held("database")
 	require.Equal(r.t, id, s.Rotation.ID)

@@ -15,12 +15,12 @@ func TestTheWholeRunbook(t *testing.T) {
 	r.isCopied("database")
 
 	r.rotatesWell(2, first)
+	r.breakFrom(3)
 	second := map[string]release{"api": r.release("api"), "web": r.release("web")}
 
 	pods := append(r.serves(r.api, 2), r.serves(r.web, 2)...)
 	_, copies := r.copied("database")
 	stop := r.clients()
-	r.api.BreakFrom(3)
 	ended := r.ended("database", r.begin("rotate/database", nil))
 	require.Equal(t, "rolled_back", ended.Outcome)
 	require.Equal(t, []string{"mirror done", "rollout failed", "mirror done", "rollout done", "checks done"}, ended.states())
@@ -43,6 +43,7 @@ func TestTheWholeRunbook(t *testing.T) {
 	r.gone("database", 3)
 
 	r.api.BreakFrom(0)
+	r.givenUpAfter("api", patient)
 	mended := map[string]release{"api": r.release("api"), "web": r.release("web")}
 	r.rotatesWell(4, mended)
 	r.gone("database", 2)

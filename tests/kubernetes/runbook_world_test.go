@@ -33,6 +33,8 @@ func newRunbook(t *testing.T, vault *vaulttest.Server, fields map[string]any) *r
 	r.connectVault("self")
 	r.writeRole("database", map[string]any{"mirror": r.mirrorOf("database")}) // its first version
 	r.api, r.web = r.deploy("api", "database", 2), r.deploy("web", "database", 2)
+	r.givenUpAfter("api", patient)
+	r.givenUpAfter("web", patient)
 	for name, app := range map[string]*podrunner.Runner{"api-health": r.api, "web-health": r.web} {
 		r.write("connections/"+name, map[string]any{
 			"type": "http-check", "url": app.URL() + "/health", "allow_insecure_http": true, "interval": "1s",
@@ -249,10 +251,30 @@ func (r *runbook) clients() (stop func()) {
 	}
 }
 
+// How long a release may take: on a loaded machine, and one that is known to be broken.
+const (
+	patient   = 600
+	impatient = 5
+)
+
+func (w *world) givenUpAfter(app string, seconds int) {
+	w.t.Helper()
+	change := kubernetestest.Object{"spec": kubernetestest.Object{"progressDeadlineSeconds": seconds}}
+	require.NoError(w.t, w.kubernetes.Patch(w.t.Context(), "Deployment", w.namespace, app, change))
+}
+
+// breakFrom lets a release of api come that cannot work with a version, and is soon given up.
+func (r *runbook) breakFrom(version int) {
+	r.t.Helper()
+	r.api.BreakFrom(version)
+	r.givenUpAfter("api", impatient)
+}
+
 // mend takes the pods away that never became ready, as a person does once the release is mended.
 func (w *world) mend(name string, app *podrunner.Runner) {
 	w.t.Helper()
 	app.BreakFrom(0)
+	w.givenUpAfter(name, patient)
 	var pods struct {
 		Items []struct{ Metadata kubernetestest.Metadata }
 	}

@@ -209,11 +209,6 @@ func (e *Engine) checkRole(ctx context.Context, kind rotator.Rotator, before, ro
 	if err := kind.CheckRole(was, after); err != nil {
 		return nil, err
 	}
-	if before == nil {
-		if err := e.claimedElsewhere(ctx, kind, role); err != nil {
-			return nil, err
-		}
-	}
 	if _, err := dataPolicyOf(kind, role); err != nil {
 		return nil, err
 	}
@@ -221,38 +216,6 @@ func (e *Engine) checkRole(ctx context.Context, kind rotator.Rotator, before, ro
 		return warner.Warnings(after), nil
 	}
 	return nil, nil
-}
-
-// claimedElsewhere refuses a new role that claims what another one has for itself.
-func (e *Engine) claimedElsewhere(ctx context.Context, kind rotator.Rotator, role *store.Role) error {
-	c, ok := kind.(rotator.Claimer)
-	if !ok {
-		return nil
-	}
-	field, what := c.Claim(roleView(role, nil))
-	if what == "" {
-		return nil
-	}
-	names, err := e.store.Roles(ctx)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		s, err := e.loadLive(ctx, name)
-		if fault.Is(err, fault.NotFound) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if s.role.Type != role.Type || name == role.Name {
-			continue
-		}
-		if _, theirs := c.Claim(roleView(s.role, nil)); theirs == what {
-			return fault.Field(field, "%s belongs to role %q already, and to one role alone", what, name)
-		}
-	}
-	return nil
 }
 
 // nameConnection lets a role have the connection that the kind's own options name.

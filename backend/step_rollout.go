@@ -192,15 +192,12 @@ func (st *rolloutStep) roll(ctx context.Context, r stepRun, c *rolloutCursor) (d
 			continue
 		}
 		progress, err := st.one(ctx, r, c, w, order)
-		if err != nil {
-			return "", err
-		}
 		if w.Done = progress.Done; w.Done {
 			continue
 		}
 		if err != nil {
 			if failed == nil || answerless(failed) {
-				failed = fault.New(fault.KindOf(err), "%s: %w", w.Workload, err)
+				failed = err
 			}
 		} else {
 			waiting = append(waiting, fmt.Sprintf("%s: %s", w.Workload, progress.Detail))
@@ -221,13 +218,12 @@ func (r stepRun) sequential() bool {
 func (st *rolloutStep) one(ctx context.Context, r stepRun, c *rolloutCursor, w *rolledWorkload, order dependent.Order) (p dependent.Progress, err error) {
 	through, conn, err := st.open(ctx, r, w.Connection, w.Target)
 	if err != nil {
-		return p, err
-		return dependent.Progress{}, fault.New(fault.KindOf(err), "%s: %w", w.Workload, err)
+		return p, fault.New(fault.KindOf(err), "%s: %w", w.Workload, err)
 	}
 	if !w.Ordered {
 		switch {
 		case r.late:
-			return p, tooLong(r.role.Policy, "it was not its turn yet")
+			return p, tooLong(r.role.Policy, fmt.Sprintf("it was not the turn of %s yet", w.Workload))
 		case c.Undoes != "":
 			err = through.Undo(ctx, conn, w.Workload, order, c.Undoes)
 		default:

@@ -140,14 +140,6 @@ func (f *Faulty) NoWayBack(r *rotator.Role) string {
 	return ""
 }
 
-// Claim implements rotator.Claimer where the wrapped kind does.
-func (f *Faulty) Claim(r *rotator.Role) (field, what string) {
-	if c, ok := f.full.(rotator.Claimer); ok {
-		return c.Claim(r)
-	}
-	return "", ""
-}
-
 // ConnectionOf implements rotator.Connector where the wrapped kind does.
 func (f *Faulty) ConnectionOf(values option.Values) (name string, types []string) {
 	if c, ok := f.full.(rotator.Connector); ok {

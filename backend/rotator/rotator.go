@@ -312,12 +312,6 @@ type Connector interface {
 	ConnectionOf(values option.Values) (name string, types []string)
 }
 
-// Claimer is implemented by kinds some of whose roles need something for themselves alone.
-type Claimer interface {
-	// Claim gives what that is, and the field that names it; what is "" for nothing.
-	Claim(r *Role) (field, what string)
-}
-
 // InPlace is implemented by kinds that change one credential where it stands:
 // no grace, and a gap by nature. Prepare ends the current version, and Discard, or
 // Retire of a version that a rollback tried to bring back, makes the current one

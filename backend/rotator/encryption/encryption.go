@@ -36,7 +36,6 @@ var (
 
 	// Of roles whose keys are those of a transit engine (transit.go).
 	_ rotator.Connector    = (*Rotator)(nil)
-	_ rotator.Claimer      = (*Rotator)(nil)
 	_ rotator.Irreversible = (*Rotator)(nil)
 	_ rotator.OnlyForward  = (*Rotator)(nil)
 	_ rotator.Preflighter  = (*Rotator)(nil)

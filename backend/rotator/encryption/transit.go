@@ -61,12 +61,6 @@ func (*Rotator) ConnectionOf(values option.Values) (name string, types []string)
 	return "", nil
 }
 
-// Claim implements rotator.Claimer: a key has one role, which alone says when versions end.
-func (*Rotator) Claim(r *rotator.Role) (field, what string) {
-	text, _ := r.Values[backendOption].(string)
-	return backendOption, text
-}
-
 // PrepareIsIrreversible implements rotator.Irreversible.
 func (*Rotator) PrepareIsIrreversible(r *rotator.Role) bool { return hasBackend(r) }
 

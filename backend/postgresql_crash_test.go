@@ -68,11 +68,12 @@ END $$`
 func namedStage(t *testing.T) (stage *enginetest.Stage, id string) {
 	server := pgtest.Shared(t)
 	id = fmt.Sprintf("crash%d", stages.Add(1))
+	before := "SELECT"
 	if last, over := stagesOf.Swap(t.Name(), id); over {
-		server.MustExec(t, "postgres", fmt.Sprintf(strike, last))
+		before = fmt.Sprintf(strike, last)
 	}
 	admin, group := id+"_admin", id+"_group"
-	server.MustExec(t, "postgres",
+	server.MustExec(t, "postgres", before, // one login, which costs more than what it does
 		"CREATE ROLE "+group,
 		"CREATE ROLE "+admin+" LOGIN CREATEROLE PASSWORD 'admin-canary'",
 		"DO $$ BEGIN IF current_setting('server_version_num')::int >= 160000 THEN EXECUTE 'GRANT "+group+" TO "+admin+" WITH ADMIN TRUE'; END IF; END $$")

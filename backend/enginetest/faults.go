@@ -109,6 +109,13 @@ func (d *Disk) Snapshot() map[string][]byte {
 	return maps.Clone(d.data)
 }
 
+// get is one document, nil where there is none.
+func (d *Disk) get(key string) []byte {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.data[key]
+}
+
 // Restore replaces the disk by a backup.
 func (d *Disk) Restore(data map[string][]byte) {
 	d.mu.Lock()

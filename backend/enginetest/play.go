@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -80,16 +81,18 @@ type Play struct {
 	engine *backend.Engine
 	log    syncBuffer
 
-	raw        []byte // the state document, and what it decodes to
-	state      *rotation.State
-	others     map[string]bool // roles beside the one that is read; whether they were deleted
-	held       []held
-	seen       map[string]bool // secrets that readers got
-	leaked     bool            // an emergency: what was read before may die
-	violations []string
-	crashed    bool
-	Versions   map[int]bool
-	Logins     int
+	raw         []byte // the state document, and what it decodes to
+	state       *rotation.State
+	role        []byte // the role's document, and what was asked of it
+	roleInPlace bool
+	others      map[string]bool // roles beside the one that is read; whether they were deleted
+	held        []held
+	seen        map[string]bool // secrets that readers got
+	leaked      bool            // an emergency: what was read before may die
+	violations  []string
+	crashed     bool
+	Versions    map[int]bool
+	Logins      int
 }
 
 type held struct {
@@ -334,7 +337,7 @@ func (p *Play) createRole(name string, extra option.Values) {
 
 // State reads the role's state from the disk, past the engine.
 func (p *Play) State() *rotation.State {
-	raw := p.Disk.Snapshot()["state/"+RoleName]
+	raw := p.Disk.get("state/" + RoleName)
 	if p.state != nil && bytes.Equal(raw, p.raw) {
 		return p.state
 	}
@@ -537,55 +540,83 @@ func (p *Play) observe() {
 	if inPlace && !p.quietInPlace() {
 		return // the gap that one credential has by nature
 	}
-	before := p.State().Revision
-	now := p.Clock.Now()
+	before, now := p.State().Revision, p.Clock.Now()
+	given := p.given(now)
+	var refusal error
+	if given != nil {
+		refusal = p.login(given.rendered)
+	}
 	kept := p.held[:0]
 	for _, h := range p.held {
 		if now.After(h.until) {
 			continue
 		}
 		kept = append(kept, h)
-		if err := p.stage.Login(h.rendered); fault.Is(err, fault.AuthFailed) {
+		err := refusal
+		if !h.same(given) { // logins are what a play spends its time with
+			err = p.login(h.rendered)
+		}
+		if fault.Is(err, fault.AuthFailed) {
 			p.violate("promise 1: version %d was to stay valid until %s and is refused at %s: %s", h.version, h.until, now, err)
 		}
-		p.Logins++
 	}
 	p.held = kept
+	if given == nil || inPlace && p.State().Revision != before {
+		return // the gap began meanwhile: it is journalled before it begins
+	}
+	if fault.Is(refusal, fault.AuthFailed) {
+		p.violate("promise 2: the current version %d is refused: %s", given.version, refusal)
+	}
+	p.hold(given, inPlace)
+}
+
+func (p *Play) login(rendered map[string]any) error {
+	p.Logins++
+	return p.stage.Login(rendered)
+}
+
+// given is what a reader gets now, nil where that is nothing, or has leaked.
+func (p *Play) given(now time.Time) *held {
 	creds, err := p.engine.Creds(context.Background(), RoleName, backend.Actor{})
 	if err != nil {
-		return
+		return nil
 	}
 	version, _ := creds.Data["version"].(int)
 	ttl, _ := creds.Data["ttl"].(int64)
-	compromised := false
-	if v := p.State().Version(version); v != nil {
-		compromised = v.Compromised
+	if v := p.State().Version(version); p.leaked || v != nil && v.Compromised {
+		return nil
 	}
-	if compromised || p.leaked {
-		return
+	return &held{rendered: creds.Data, version: version, until: now.Add(time.Duration(ttl) * time.Second)}
+}
+
+// same tells whether both are the same login, so that asking once answers for both.
+func (h held) same(other *held) bool {
+	if other == nil || h.version != other.version || len(h.rendered) != len(other.rendered) {
+		return false
 	}
-	err = p.stage.Login(creds.Data)
-	if inPlace && p.State().Revision != before {
-		return // the gap began meanwhile: it is journalled before it begins
+	for name, value := range h.rendered {
+		if name != "ttl" && !reflect.DeepEqual(value, other.rendered[name]) {
+			return false
+		}
 	}
-	if fault.Is(err, fault.AuthFailed) {
-		p.violate("promise 2: the current version %d is refused: %s", version, err)
-	}
-	p.Logins++
-	p.Versions[version] = true
+	return true
+}
+
+// hold keeps what the reader was given, for as long as it is promised.
+func (p *Play) hold(given *held, inPlace bool) {
+	p.Versions[given.version] = true
 	for _, name := range []string{"password", "private_key", "primary_key", "secondary_key"} {
-		if v, ok := creds.Data[name].(string); ok {
+		if v, ok := given.rendered[name].(string); ok {
 			p.seen[v] = true
 		}
 	}
 	if inPlace {
 		return // it is promised until the next rotation, whenever somebody asks for that
 	}
-	h := held{rendered: creds.Data, version: version, until: now.Add(time.Duration(ttl) * time.Second)}
-	if n := len(p.held); n > 0 && p.held[n-1].version == version {
-		p.held[n-1] = h
+	if n := len(p.held); n > 0 && p.held[n-1].version == given.version {
+		p.held[n-1] = *given
 	} else {
-		p.held = append(p.held, h)
+		p.held = append(p.held, *given)
 	}
 }
 
@@ -752,14 +783,22 @@ func (p *Play) checkLeft(deleted bool) {
 	}
 }
 
-// inPlace tells whether the role's one credential changes where it stands.
+// inPlace tells whether the role's one credential changes where it stands. Every step asks, so the
+// answer is kept for as long as the role's document stays what it is.
 func (p *Play) inPlace() bool {
-	role, err := p.engine.Role(context.Background(), RoleName)
-	if err != nil {
+	document := p.Disk.get("role/" + RoleName)
+	if document == nil || p.State().Deleted {
 		return false
 	}
-	in, ok := p.stage.Rotator(NewFaults(None, 0)).(rotator.InPlace)
-	return ok && in.InPlace(&rotator.Role{Name: role.Name, Values: role.Values})
+	if p.role == nil || !bytes.Equal(document, p.role) {
+		role, err := p.engine.Role(context.Background(), RoleName)
+		if err != nil {
+			return false
+		}
+		in, ok := p.stage.Rotator(NewFaults(None, 0)).(rotator.InPlace)
+		p.role, p.roleInPlace = document, ok && in.InPlace(&rotator.Role{Name: role.Name, Values: role.Values})
+	}
+	return p.roleInPlace
 }
 
 // quietInPlace tells that nothing is on its way: exactly one stored version works

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
@@ -61,9 +62,19 @@ var memoryOptions = option.Set{
 	{Name: "fixed", Type: option.String, Default: "", Help: "Cannot be changed.", Immutable: true},
 }
 
+// decodedRoles keeps what roles' values say: the engine asks the same roles the same questions all the time.
+var decodedRoles sync.Map
+
 func decode(r *rotator.Role) (memoryRole, error) {
+	values := fmt.Sprintf("%#v", r.Values)
+	if m, known := decodedRoles.Load(values); known {
+		return m.(memoryRole), nil
+	}
 	var m memoryRole
 	err := memoryOptions.Decode(r.Values, &m)
+	if err == nil {
+		decodedRoles.Store(values, m)
+	}
 	return m, err
 }
 

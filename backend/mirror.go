@@ -160,7 +160,10 @@ func simpleNode(node parse.Node) bool {
 // simpleCommand tells whether a command is a field, urlquery of a field, or urlquery of what
 // comes through a pipe.
 func simpleCommand(args []parse.Node, piped bool) bool {
-	named := func(node parse.Node) bool { id, ok := node.(*parse.IdentifierNode); return ok && id.Ident == "urlquery" }
+	named := func(node parse.Node) bool {
+		id, ok := node.(*parse.IdentifierNode)
+		return ok && id.Ident == "urlquery"
+	}
 	field := func(node parse.Node) bool { f, ok := node.(*parse.FieldNode); return ok && len(f.Ident) == 1 }
 	switch {
 	case piped:

@@ -82,13 +82,13 @@ var dependentScenarios = []struct {
 	atLeast int
 	run     func(*surrounded)
 }{
-	{"rotate", 45, func(p *surrounded) { p.create(nil); p.Rotate(); p.Wait(2 * time.Minute) }},
-	{"rotate, all at once", 45, func(p *surrounded) {
+	{"rotate", 70, func(p *surrounded) { p.create(nil); p.Rotate(); p.Wait(2 * time.Minute) }},
+	{"rotate, all at once", 70, func(p *surrounded) {
 		p.create(option.Values{"rollout_order": "parallel"})
 		p.Rotate()
 		p.Wait(2 * time.Minute)
 	}},
-	{"a broken release", 90, func(p *surrounded) {
+	{"a broken release", 170, func(p *surrounded) {
 		p.create(nil)
 		p.Rotate()
 		p.breakRelease(true)
@@ -100,7 +100,7 @@ var dependentScenarios = []struct {
 		p.Rotate()
 		p.Wait(2 * time.Minute)
 	}},
-	{"an unwell endpoint", 90, func(p *surrounded) {
+	{"an unwell endpoint", 140, func(p *surrounded) {
 		p.create(nil)
 		p.around.Unwell(health, "answered 503")
 		p.rotateInto(func(s *rotation.State) bool {
@@ -111,7 +111,7 @@ var dependentScenarios = []struct {
 		p.Rotate()
 		p.Wait(2 * time.Minute)
 	}},
-	{"held, rollback", 70, func(p *surrounded) {
+	{"held, rollback", 130, func(p *surrounded) {
 		p.create(option.Values{"on_rollout_failure": "hold"})
 		p.Rotate()
 		before := p.Current()
@@ -120,7 +120,7 @@ var dependentScenarios = []struct {
 		p.Rollback(before)
 		p.Wait(2 * time.Minute)
 	}},
-	{"emergency in the midst of a rollout", 60, func(p *surrounded) {
+	{"emergency in the midst of a rollout", 100, func(p *surrounded) {
 		p.create(nil)
 		p.breakRelease(true)
 		p.rotateInto(func(s *rotation.State) bool {
@@ -150,5 +150,6 @@ func TestCrashAnywhereWithDependents(t *testing.T) {
 func surroundedStage(*testing.T) *enginetest.Stage {
 	stage := memoryStage(rotatortest.NewMemory())
 	stage.Around = enginetest.NewSurroundings(api, web)
+	stage.Step = 10 * time.Second // rollouts take a while
 	return stage
 }

@@ -36,7 +36,7 @@ func RoleOptions() option.Set {
 		{Name: "expect_sessions", Type: option.List, Help: "Application names that must each have a session under the new version after the rollout."},
 		{Name: "on_rollout_failure", Type: option.String, Help: "What happens when dependents fail after the switch: rollback (the default) or hold."},
 		{Name: "mirror", Type: option.String, Help: "Where each new current version is copied to, as connection/path with a connection of type vault: a path of a KV v2 mount there."},
-		{Name: "mirror_fields", Type: option.Map, Help: "What the copy holds: its field names, each with a field of creds or a template such as {{.username}}:{{.password}}. Default: the fields of creds. rotation_id and version are always in it."},
+		{Name: "mirror_fields", Type: option.Map, Help: "What the copy holds: its field names, each with a field of creds, or text with such fields in it as {{.username}}:{{urlquery .password}}. Default: the fields of creds. rotation_id and version are always in it."},
 		{Name: "mirror_force", Type: option.Bool, Help: "Let the copy take the place of what somebody else wrote there."},
 		{Name: "channels", Type: option.List, Help: "The channels that are told of this role. Default: the mount's."},
 		{Name: "custom_metadata", Type: option.Map, Help: "Up to 64 labels of your own."},

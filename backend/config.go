@@ -89,6 +89,9 @@ func (e *Engine) WriteConfig(ctx context.Context, w Write) (store.Config, error)
 		e.reencryptions.interruptAll()
 	}
 	unpaused := was.Paused && !config.Paused // roles were passed over meanwhile
+	if unpaused {
+		e.beginService()
+	}
 	told := was.OverdueAfter != config.OverdueAfter || was.NotifyBefore != config.NotifyBefore ||
 		was.EscalateAfter != config.EscalateAfter || !slices.Equal(was.Contacts, config.Contacts)
 	if unpaused || told {

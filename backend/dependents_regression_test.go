@@ -60,10 +60,9 @@ func TestWhatWentBackEndsOnceNobodyUsesIt(t *testing.T) {
 	d.ended(rotation.RolledBack)
 	d.Wait(10 * time.Minute)
 	require.Equal(t, rotation.Retiring, d.State().Version(2).State)
-	user = d.world.Users()[name]
-	user.Sessions = 0
-	d.world.Put(name, user)
-	d.waitUntil("it ended", 5*time.Minute, func() bool { return d.State().Version(2).State == rotation.Retired })
+	d.emergency(false)
+	d.Wait(10 * time.Second)
+	require.NotEqual(t, rotation.Retiring, d.State().Version(2).State, "what leaked waits for nobody")
 }
 
 // In an emergency what pods hold is dead already: neither the copy nor another workload keeps
@@ -81,6 +80,19 @@ func TestAnEmergencyRestartsAllItCan(t *testing.T) {
 		require.NoError(t, err)
 		d.resume()
 		d.ended(rotation.Succeeded)
+		require.Len(t, d.around.Workload(web).Changes, 1)
+	})
+	t.Run("beside a target that is not there", func(t *testing.T) {
+		t.Parallel()
+		d := withDependents(t, option.Values{"rollout": []string{apiTarget, webTarget}})
+		d.around.Change(api, func(w *enginetest.Workload) { w.Gone = true })
+		d.emergency(false)
+		d.held("step rollout failed: around/default/deployment/api: there is no default/deployment/api")
+		d.podsHold(web)
+		d.around.Change(api, func(w *enginetest.Workload) { w.Gone = false })
+		d.resume()
+		d.ended(rotation.Succeeded)
+		d.podsHold(api)
 		require.Len(t, d.around.Workload(web).Changes, 1)
 	})
 	t.Run("beside a broken workload", func(t *testing.T) {

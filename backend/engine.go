@@ -277,6 +277,14 @@ func (e *Engine) beat() time.Duration {
 	return e.service.beat(e.clock)
 }
 
+// beginService lets the time for which this process has served begin anew: it looked after
+// nothing before.
+func (e *Engine) beginService() {
+	e.serviceMu.Lock()
+	defer e.serviceMu.Unlock()
+	e.service = service{}
+}
+
 // kindOf returns the rotator of a stored role.
 func (e *Engine) kindOf(typ string) (rotator.Rotator, error) {
 	r, ok := e.rotators[typ]

@@ -30,6 +30,9 @@ func (e *Engine) waitsForIdle(ctx context.Context, s *subject, v *rotation.Versi
 		if err != nil {
 			return err
 		}
+		if v.Compromised {
+			return errStale
+		}
 		now := e.clock.Now()
 		v.Attention = attention(v.Attention, now, fmt.Sprintf("%s; it is ended at %s at the latest", reason, last.Format(timeFormat)), idlePoll, false)
 		if v.Attention.At.After(last) {
@@ -58,7 +61,7 @@ func (e *Engine) usedBy(ctx context.Context, s *subject, v *rotation.Version) (s
 	case errors.Is(err, errInterrupted), isStorage(err):
 		return "", err
 	case err != nil:
-		return "wait_for_idle: it could not be seen whether somebody uses it: " + failureOf(err, materialOf(t)).Message, nil
+		return "it could not be seen whether somebody uses it: " + failureOf(err, materialOf(t)).Message, nil
 	case len(uses) == 0:
 		return "", nil
 	}
@@ -71,5 +74,5 @@ func (e *Engine) usedBy(ctx context.Context, s *subject, v *rotation.Version) (s
 			who[i] += " from " + use.ClientAddr
 		}
 	}
-	return fmt.Sprintf("wait_for_idle: %d sessions of %s remain: %s", total, v.Identifier, joinFirst(who, 5)), nil
+	return fmt.Sprintf("%d sessions of %s remain: %s", total, v.Identifier, joinFirst(who, 5)), nil
 }

@@ -169,6 +169,7 @@ func (e *Engine) resumeHeld(ctx context.Context, name string, r RotateRequest) (
 		id = held.ID
 		expected = e.waiters.expect(id)
 		resume(held)
+		s.dirtyIncidents()
 		return nil
 	})
 	if err != nil {

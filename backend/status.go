@@ -387,7 +387,9 @@ func (e *Engine) RoleStatus(ctx context.Context, name string) (*RoleStatus, erro
 		out.RevokedIDs = s.revoked()
 	}
 	for _, link := range s.state.Incidents {
-		out.OpenIncidents = append(out.OpenIncidents, link.ID)
+		if !s.contained(link.ID) || !s.replaced(link.ID) {
+			out.OpenIncidents = append(out.OpenIncidents, link.ID)
+		}
 		if steps := s.nextSteps(link.ID); len(steps) > 0 && out.StateReason == "" {
 			out.StateReason = steps[0]
 		}

@@ -131,6 +131,9 @@ func (st *checkStep) sessions(ctx context.Context, r stepRun, c *checkCursor) (m
 	if len(expected) == 0 || c.Sessions {
 		return "", nil
 	}
+	if ctx.Err() != nil {
+		return "there was no time left to look for sessions", nil
+	}
 	kind, err := st.engine.kindOf(r.role.Type)
 	if err != nil {
 		return "", err
@@ -140,6 +143,9 @@ func (st *checkStep) sessions(ctx context.Context, r stepRun, c *checkCursor) (m
 		return "", fault.New(fault.Invalid, "expect_sessions is not possible for type %s", r.role.Type)
 	}
 	t, err := st.engine.target(ctx, r.subject, r.version)
+	if err = outOfTime(ctx, err); answerless(err) {
+		return "the sessions could not be seen: " + failureOf(err, nil).Message, nil
+	}
 	if err != nil {
 		return "", err
 	}

@@ -32,6 +32,7 @@ func (r stepRun) meant(version int, id string) bool {
 
 func (st *mirrorStep) run(ctx context.Context, r stepRun) (stepProgress, error) {
 	progress, err := st.copy(ctx, r)
+	err = outOfTime(ctx, err)
 	switch {
 	case err == nil, isStorage(err), !answerless(err) && !fault.Is(err, fault.Conflict):
 		return progress, err
@@ -191,7 +192,7 @@ func (e *Engine) watchMirror(ctx context.Context, s *subject) error {
 			return errStale
 		}
 		if a.foreign == "" {
-			s.state.Mirror.Foreign, s.state.Mirror.ForeignCopy = "", 0
+			s.state.Mirror.Foreign, s.state.Mirror.ForeignCopy, s.state.Mirror.Attention = "", 0, nil
 			return nil
 		}
 		s.mirrorForeign(a, e.clock.Now())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/dependent"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
@@ -30,6 +31,8 @@ type rolloutCursor struct {
 	Workloads []rolledWorkload `json:"workloads"`
 	// Undoes is the order whose effect is taken back, "" for none.
 	Undoes string `json:"undoes,omitempty"`
+	// Missed says which target could not be listed, where the others must not wait for it.
+	Missed string `json:"missed,omitempty"`
 }
 
 type rolledWorkload struct {
@@ -64,6 +67,8 @@ func (st *rolloutStep) run(ctx context.Context, r stepRun) (stepProgress, error)
 		return stepProgress{}, broken
 	case err != nil:
 		return again(r, cursor, err)
+	case c.done() && c.Missed != "":
+		return stepProgress{}, fault.New(fault.Target, "%s", c.Missed)
 	case c.done():
 		return stepProgress{done: true, detail: c.summary(), cursor: cursor}, nil
 	case !planned:
@@ -94,24 +99,58 @@ func (st *rolloutStep) plan(ctx context.Context, r stepRun) (*rolloutCursor, err
 	}
 	c := &rolloutCursor{}
 	for _, target := range r.role.Policy.Rollout {
-		connection, rest, err := splitPlace("rollout", target, exampleTarget)
-		if err != nil {
+		err := st.list(ctx, r, c, target)
+		switch {
+		case err == nil:
+		case isStorage(err) && ctx.Err() == nil:
 			return nil, err
+		case !r.goesOn():
+			return nil, fault.New(fault.KindOf(outOfTime(ctx, err)), "%s: %w", target, err)
+		case c.Missed == "":
+			c.Missed = failureOf(fault.New(fault.Target, "%s: %w", target, err), nil).Message
 		}
-		through, conn, err := st.open(ctx, r, connection, rest)
-		if err != nil {
-			return nil, err
-		}
-		found, err := through.Resolve(ctx, conn, rest)
-		if err != nil {
-			return nil, fault.New(fault.KindOf(err), "%s: %w", target, err)
-		}
-		c.add(connection, rest, found)
 	}
 	if len(c.Workloads) > maxWorkloads {
 		return nil, tooMany(len(c.Workloads))
 	}
 	return c, nil
+}
+
+// list adds the workloads of a target.
+func (st *rolloutStep) list(ctx context.Context, r stepRun, c *rolloutCursor, target string) error {
+	bounded, done := context.WithTimeout(ctx, oneTimeout)
+	defer done()
+	connection, rest, err := splitPlace("rollout", target, exampleTarget)
+	if err != nil {
+		return err
+	}
+	through, conn, err := st.open(bounded, r, connection, rest)
+	if err != nil {
+		return err
+	}
+	found, err := through.Resolve(bounded, conn, rest)
+	if err == nil {
+		c.add(connection, rest, found)
+	}
+	return err
+}
+
+// goesOn tells whether the trouble of one workload, or target, must not keep the others: what
+// their pods hold is dead, or about to be, and nothing goes back from here.
+func (r stepRun) goesOn() bool {
+	return r.back || r.rotation.Trigger == rotation.Emergency || r.rotation.Trigger == rotation.Rollback
+}
+
+// oneTimeout bounds what one workload takes of a look at all.
+const oneTimeout = 12 * time.Second
+
+// outOfTime tells an error of ours that comes of the end of a step's own time, which proves
+// nothing, from one of Vault's storage.
+func outOfTime(ctx context.Context, err error) error {
+	if ctx.Err() != nil && isStorage(err) {
+		return fault.New(fault.Unreachable, "there was no time left for it: %w", ctx.Err())
+	}
+	return err
 }
 
 // add adds workloads, each once.
@@ -186,11 +225,7 @@ func orderID(r *rotation.Rotation, back bool) string {
 func (st *rolloutStep) roll(ctx context.Context, r stepRun, c *rolloutCursor) (detail string, failed error) {
 	var waiting []string
 	order := dependent.Order{ID: orderID(r.rotation, r.back), Time: r.started}
-	for i := range c.Workloads {
-		w := &c.Workloads[i]
-		if w.Done {
-			continue
-		}
+	for _, w := range c.inTurn(r.sequential()) {
 		progress, err := st.one(ctx, r, c, w, order)
 		if w.Done = progress.Done; w.Done {
 			continue
@@ -202,11 +237,34 @@ func (st *rolloutStep) roll(ctx context.Context, r stepRun, c *rolloutCursor) (d
 		} else {
 			waiting = append(waiting, fmt.Sprintf("%s: %s", w.Workload, progress.Detail))
 		}
-		if r.sequential() {
+		if r.sequential() || ctx.Err() != nil {
 			break
 		}
 	}
 	return joinDetails(waiting), failed
+}
+
+// inTurn are the workloads that are not done. Where none waits for another, those that are
+// still to be restarted come before those that are only looked at.
+func (c *rolloutCursor) inTurn(sequential bool) (out []*rolledWorkload) {
+	for i := range c.Workloads {
+		if w := &c.Workloads[i]; !w.Done {
+			out = append(out, w)
+		}
+	}
+	if !sequential {
+		slices.SortStableFunc(out, func(a, b *rolledWorkload) int {
+			switch {
+			case a.Ordered == b.Ordered:
+				return 0
+			case b.Ordered:
+				return -1
+			default:
+				return 1
+			}
+		})
+	}
+	return out
 }
 
 // sequential tells whether a workload waits for the one before it. In an emergency none does:
@@ -215,14 +273,17 @@ func (r stepRun) sequential() bool {
 	return rolloutOrder(r.role.Policy) == orderSequential && r.rotation.Trigger != rotation.Emergency && !r.back
 }
 
-func (st *rolloutStep) one(ctx context.Context, r stepRun, c *rolloutCursor, w *rolledWorkload, order dependent.Order) (p dependent.Progress, err error) {
+func (st *rolloutStep) one(outer context.Context, r stepRun, c *rolloutCursor, w *rolledWorkload, order dependent.Order) (p dependent.Progress, err error) {
+	ctx, done := context.WithTimeout(outer, oneTimeout)
+	defer done()
 	through, conn, err := st.open(ctx, r, w.Connection, w.Target)
 	if err != nil {
+		err = outOfTime(ctx, err)
 		return p, fault.New(fault.KindOf(err), "%s: %w", w.Workload, err)
 	}
 	if !w.Ordered {
 		switch {
-		case r.late:
+		case r.late && !r.goesOn():
 			return p, tooLong(r.role.Policy, fmt.Sprintf("it was not the turn of %s yet", w.Workload))
 		case c.Undoes != "":
 			err = through.Undo(ctx, conn, w.Workload, order, c.Undoes)

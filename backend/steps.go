@@ -172,8 +172,19 @@ func (e *Engine) stepFailed(s *subject, rec *rotation.Step, failed error) error 
 	if rec.Name == stepMirror && (r.Reverting || r.Trigger == rotation.Emergency || r.Trigger == rotation.Rollback) {
 		return nil // the pods must not wait for it, since nothing can go back: it is held at the end
 	}
-	r.Error, r.Held = &why, why.Message
+	if isFirst(r.Trigger) { // readers have it, and ruleMirror goes on with the copy
+		return nil
+	}
+	hold(r, &why)
 	return nil
+}
+
+// hold lets a rotation wait for a person. Why it went back stays on record beside why it is held.
+func hold(r *rotation.Rotation, why *rotation.Failure) {
+	if !r.Reverting {
+		r.Error = why
+	}
+	r.Held = why.Message
 }
 
 // passedOver is the failure of a step that did not keep the others, nil for none.
@@ -210,8 +221,8 @@ func (e *Engine) endRotation(ctx context.Context, s *subject) error {
 		}
 		now := e.clock.Now()
 		s.dirtyIncidents()
-		if why := passedOver(s.state.InFlight); why != nil {
-			s.state.InFlight.Error, s.state.InFlight.Held = why, why.Message
+		if why := passedOver(s.state.InFlight); why != nil && !isFirst(r.Trigger) {
+			hold(s.state.InFlight, why)
 			return nil
 		}
 		if r.Reverting {

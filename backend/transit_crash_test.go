@@ -161,7 +161,7 @@ func TestTransitEnumerationFindsAMissingCount(t *testing.T) {
 		}
 		return stage
 	}
-	require.NotEmpty(t, enginetest.FindsBug(t, blind, transitScenarios[0]), "a version ended under rows that it made")
+	require.NotEmpty(t, enginetest.FindsBug(t, blind, transitScenarios[0], enginetest.Modes...), "a version ended under rows that it made")
 }
 
 type blindTransit struct {

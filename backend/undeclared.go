@@ -156,6 +156,7 @@ func (e *Engine) declare(ctx context.Context, s *subject, incident *store.Incide
 // once.
 func (e *Engine) declareTo(s *subject, incident *store.IncidentHeader, rotationID string) error {
 	now := e.clock.Now()
+	s.dirtyIncidents()
 	if s.state.InFlight != nil {
 		if err := s.state.Supersede(now); err != nil {
 			return err

@@ -225,6 +225,11 @@ func (a Around) Ready(_ context.Context, _ rotator.Connection, target string) er
 // Resolve implements dependent.Restarter.
 func (a Around) Resolve(_ context.Context, _ rotator.Connection, target string) (out []dependent.Workload, err error) {
 	err = a.around("resolve", func() error {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if w := a.workloads[target]; w == nil || w.Gone {
+			return fault.New(fault.Target, "there is no %s", target)
+		}
 		parts := strings.Split(target, "/")
 		out = []dependent.Workload{{Namespace: parts[0], Kind: parts[1], Name: parts[2], UID: target}}
 		return nil

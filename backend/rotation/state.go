@@ -246,8 +246,12 @@ func (s *State) Activate(now time.Time, grace Duration) error {
 	if err := s.advance(Active, ""); err != nil {
 		return err
 	}
+	left := s.CurrentVersion()
 	if err := s.moveTo(s.InFlight.Version, now, grace); err != nil {
 		return err
+	}
+	if u := s.Unfollowed; u != nil && s.InFlight.Trigger == Rollback && left != nil && left.Number == u.Version && left.Number != s.Current {
+		left.AwaitIdle = true // some of its dependents may have begun with it
 	}
 	s.KillNow(now)
 	if d := s.Divergence; d != nil && len(d.Seen) == 0 {
@@ -289,7 +293,7 @@ func (s *State) moveTo(number int, now time.Time, grace Duration) error {
 	v.ActivatedTime, v.Grace = now, grace
 	v.RetireAt, v.RetireBegun, v.RetiredTime, v.DestroyAt, v.DeactivatedTime = time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	v.KillFirst, v.KilledTime, v.Undo, v.Ahead, v.Returns, v.Staged, v.Proof, v.Left, v.Attention = false, time.Time{}, false, false, false, false, nil, "", nil
-	v.Cleared, v.MissedTime, v.DestroyFrom = nil, time.Time{}, time.Time{}
+	v.Cleared, v.MissedTime, v.DestroyFrom, v.AwaitIdle = nil, time.Time{}, time.Time{}, false
 	s.Current, s.ActivatedTime = number, now
 	return nil
 }
@@ -555,6 +559,9 @@ func (s *State) Compromise(incident string, now time.Time) error {
 		live := v.State == Current || v.State == Retiring || v.State == Disabled || v.Returns
 		if live || v.Compromised && !v.ProvenDead() {
 			v.Compromised = true
+			if v.State == Retiring && v.RetireBegun.IsZero() { // nobody waits any more until it is idle
+				v.Attention = nil
+			}
 			v.Incidents = append(slices.Clip(v.Incidents), incident)
 		}
 	}

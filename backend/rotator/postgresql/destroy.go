@@ -219,6 +219,27 @@ func (r *retirement) reassignAll(ctx context.Context, s *postgres.Session) error
 	return err
 }
 
+// reassignSchemas hands schemas over before what lies in them: its new owner must be allowed to
+// create there, and REASSIGN OWNED takes objects in the order in which the catalog has them.
+func (r *retirement) reassignSchemas(ctx context.Context, s *postgres.Session) error {
+	const owned = "SELECT nspname FROM pg_catalog.pg_namespace WHERE nspowner = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $1) ORDER BY nspname"
+	var schemas []string
+	err := s.Each(ctx, owned, []any{r.name()}, func(scan func(dest ...any) error) error {
+		var name string
+		if err := scan(&name); err != nil {
+			return err
+		}
+		schemas = append(schemas, name)
+		return nil
+	})
+	for _, name := range schemas {
+		if err == nil {
+			err = s.Exec(ctx, "ALTER SCHEMA "+postgres.Ident(name)+" OWNER TO "+postgres.Ident(r.group()))
+		}
+	}
+	return fault.In("hand the schemas of the user to its group", err)
+}
+
 // reassign checks the group again: a function handed to what became a superuser
 // meanwhile would run with its power.
 func (r *retirement) reassign(ctx context.Context, s *postgres.Session) error {
@@ -233,6 +254,9 @@ func (r *retirement) reassign(ctx context.Context, s *postgres.Session) error {
 	}
 	undoGroup, err := adopt(ctx, s, r.group())
 	if err != nil {
+		return err
+	}
+	if err := r.reassignSchemas(ctx, s); err != nil {
 		return err
 	}
 	statement := "REASSIGN OWNED BY " + postgres.Ident(r.name()) + " TO " + postgres.Ident(r.group())

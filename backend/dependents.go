@@ -257,22 +257,28 @@ func (e *Engine) targetReady(ctx context.Context, role, target string) (workload
 	if err != nil {
 		return 0, err
 	}
+	through, conn, err := e.openTarget(ctx, role, connection, rest)
+	if err != nil {
+		return 0, err
+	}
+	if err := through.Ready(ctx, conn, rest); err != nil {
+		return 0, err
+	}
+	found, err := through.Resolve(ctx, conn, rest)
+	return len(found), err
+}
+
+// openTarget opens the connection to a target, as long as it admits that.
+func (e *Engine) openTarget(ctx context.Context, role, connection, target string) (dependent.Restarter, rotator.Connection, error) {
 	through, err := e.restarter(ctx, connection, role)
 	if err != nil {
-		return 0, err
+		return nil, nil, err
 	}
-	if err := through.kind.CheckTarget(through.config(), rest); err != nil {
-		return 0, err
+	if err := through.kind.CheckTarget(through.config(), target); err != nil {
+		return nil, nil, err
 	}
 	conn, err := e.connections.open(ctx, through.doc)
-	if err != nil {
-		return 0, err
-	}
-	if err := through.kind.Ready(ctx, conn, rest); err != nil {
-		return 0, err
-	}
-	found, err := through.kind.Resolve(ctx, conn, rest)
-	return len(found), err
+	return through.kind, conn, err
 }
 
 // checkLines asks the endpoints that are to pass after a rotation whether they do now. They
@@ -281,7 +287,11 @@ func (e *Engine) checkLines(ctx context.Context, s *subject) (lines []rotator.Li
 	bounded, done := context.WithTimeout(ctx, preflightTimeout)
 	defer done()
 	for _, name := range s.role.Policy.Checks {
-		detail, err := e.tryCheck(bounded, s.name, name)
+		through, err := e.checker(bounded, name, s.name)
+		detail := ""
+		if err == nil {
+			detail, err = e.tryCheck(bounded, through)
+		}
 		line, err := readyLine(ctx, "check "+name, detail, err)
 		if err != nil {
 			return nil, err
@@ -294,11 +304,7 @@ func (e *Engine) checkLines(ctx context.Context, s *subject) (lines []rotator.Li
 	return lines, nil
 }
 
-func (e *Engine) tryCheck(ctx context.Context, role, name string) (detail string, err error) {
-	through, err := e.checker(ctx, name, role)
-	if err != nil {
-		return "", err
-	}
+func (e *Engine) tryCheck(ctx context.Context, through means[dependent.Checker]) (detail string, err error) {
 	conn, err := e.connections.open(ctx, through.doc)
 	if err != nil {
 		return "", err

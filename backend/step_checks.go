@@ -42,7 +42,7 @@ type tried struct {
 // is where it was, and a person looks after the role in any case.
 func (st *checkStep) run(ctx context.Context, r stepRun) (stepProgress, error) {
 	progress, err := st.ask(ctx, r)
-	if err == nil || !r.back || isStorage(err) {
+	if err == nil || !r.rotation.Reverting || isStorage(err) {
 		return progress, err
 	}
 	return stepProgress{done: true, detail: "not well after going back either: " + failureOf(err, nil).Message, cursor: r.cursor}, nil
@@ -105,7 +105,7 @@ func (st *checkStep) try(ctx context.Context, r stepRun, name string, one *tried
 	if err != nil {
 		return err
 	}
-	detail, err := st.engine.tryCheck(ctx, r.name, name)
+	detail, err := st.engine.tryCheck(ctx, through)
 	switch {
 	case isStorage(err):
 		return err

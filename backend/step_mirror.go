@@ -21,9 +21,6 @@ func (*mirrorStep) name() string { return stepMirror }
 
 func (*mirrorStep) applies(s *subject, _ *rotation.Rotation) bool { return s.role.Policy.Mirror != "" }
 
-// meantAt is the cursor of a step that journalled what it is about to write, and where.
-func meantAt(path string) string { return "meant " + path }
-
 // meant tells whether the journal says that this copy is about to be written over.
 func (r stepRun) meant(version int, id string) bool {
 	m := r.state.Mirror
@@ -33,14 +30,10 @@ func (r stepRun) meant(version int, id string) bool {
 func (st *mirrorStep) run(ctx context.Context, r stepRun) (stepProgress, error) {
 	progress, err := st.copy(ctx, r)
 	err = outOfTime(ctx, err)
-	switch {
-	case err == nil, isStorage(err), !answerless(err) && !fault.Is(err, fault.Conflict):
-		return progress, err
-	case r.late:
-		return stepProgress{}, tooLong(r.role.Policy, failureOf(err, nil).Message)
-	default: // looked at again: was it written?
-		return stepProgress{detail: failureOf(err, nil).Message, cursor: r.cursor, pollAfter: pollAnswerless}, nil
+	if answerless(err) || fault.Is(err, fault.Conflict) {
+		return r.again("", err) // was it written?
 	}
+	return progress, err
 }
 
 // copy looks what lies there, journals that it is about to be written over, and writes. Each
@@ -73,8 +66,8 @@ func (st *mirrorStep) copy(ctx context.Context, r stepRun) (stepProgress, error)
 		return stepProgress{done: true, detail: writtenAs(a.found.Version), change: record(a.found.Version)}, nil
 	case a.foreign != "" && !r.role.Policy.MirrorForce:
 		return stepProgress{change: at(func(s *subject) { s.mirrorForeign(a, now) })}, notOverwritten(a.foreign)
-	case r.cursor != meantAt(here) || !r.meant(a.found.Version, id):
-		return stepProgress{cursor: meantAt(here), detail: "about to be written", change: at(func(s *subject) {
+	case !r.meant(a.found.Version, id):
+		return stepProgress{detail: "about to be written", change: at(func(s *subject) {
 			if a.foreign != "" {
 				s.mirrorForeign(a, now)
 			}
@@ -129,12 +122,7 @@ func (e *Engine) mirror(ctx context.Context, s *subject) error {
 		return err
 	}
 	cur := s.state.CurrentVersion()
-	run := stepRun{
-		subject: s, rotation: &rotation.Rotation{ID: cur.RotationID}, version: *cur,
-	}
-	if m := s.state.Mirror; m != nil && m.Path == s.role.Policy.Mirror && slices.Contains(m.Meant, cur.RotationID) {
-		run.cursor = meantAt(m.Path)
-	}
+	run := stepRun{subject: s, rotation: &rotation.Rotation{ID: cur.RotationID}, version: *cur}
 	st := &mirrorStep{e}
 	var progress stepProgress
 	failed := e.effect(ctx, func(ctx context.Context) (err error) {

@@ -10,7 +10,6 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/dependent"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
-	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 )
 
 // rolloutStep restarts what read the secret when it began, and waits until all of it has
@@ -53,8 +52,11 @@ func (st *rolloutStep) run(ctx context.Context, r stepRun) (stepProgress, error)
 	}
 	planned := c != nil
 	if !planned {
-		if c, err = st.plan(ctx, r); err != nil {
-			return again(r, r.cursor, err)
+		if c, err = st.plan(ctx, r); answerless(err) {
+			return r.again(r.cursor, err)
+		}
+		if err != nil {
+			return stepProgress{}, err
 		}
 	}
 	detail := ""
@@ -65,8 +67,10 @@ func (st *rolloutStep) run(ctx context.Context, r stepRun) (stepProgress, error)
 	switch {
 	case broken != nil:
 		return stepProgress{}, broken
+	case answerless(err):
+		return r.again(cursor, err)
 	case err != nil:
-		return again(r, cursor, err)
+		return stepProgress{}, err
 	case c.done() && c.Missed != "":
 		return stepProgress{}, fault.New(fault.Target, "%s", c.Missed)
 	case c.done():
@@ -78,18 +82,6 @@ func (st *rolloutStep) run(ctx context.Context, r stepRun) (stepProgress, error)
 	default:
 		return stepProgress{detail: detail, cursor: cursor, pollAfter: pollAfter(st.engine.clock.Now().Sub(r.started))}, nil
 	}
-}
-
-// again asks later what did not answer, until it is late.
-func again(r stepRun, cursor string, err error) (stepProgress, error) {
-	if !answerless(err) {
-		return stepProgress{}, err
-	}
-	detail := failureOf(err, nil).Message
-	if r.late {
-		return stepProgress{}, tooLong(r.role.Policy, detail)
-	}
-	return stepProgress{detail: detail, cursor: cursor, pollAfter: pollAnswerless}, nil
 }
 
 // plan lists what is to be restarted, or what was and is to be undone.
@@ -104,7 +96,7 @@ func (st *rolloutStep) plan(ctx context.Context, r stepRun) (*rolloutCursor, err
 		case err == nil:
 		case isStorage(err) && ctx.Err() == nil:
 			return nil, err
-		case !r.goesOn():
+		case !onlyForward(r.rotation): // else what pods hold is dead, or about to be: the others must not wait
 			return nil, fault.New(fault.KindOf(outOfTime(ctx, err)), "%s: %w", target, err)
 		case c.Missed == "":
 			c.Missed = failureOf(fault.New(fault.Target, "%s: %w", target, err), nil).Message
@@ -124,7 +116,7 @@ func (st *rolloutStep) list(ctx context.Context, r stepRun, c *rolloutCursor, ta
 	if err != nil {
 		return err
 	}
-	through, conn, err := st.open(bounded, r, connection, rest)
+	through, conn, err := st.engine.openTarget(bounded, r.name, connection, rest)
 	if err != nil {
 		return err
 	}
@@ -133,12 +125,6 @@ func (st *rolloutStep) list(ctx context.Context, r stepRun, c *rolloutCursor, ta
 		c.add(connection, rest, found)
 	}
 	return err
-}
-
-// goesOn tells whether the trouble of one workload, or target, must not keep the others: what
-// their pods hold is dead, or about to be, and nothing goes back from here.
-func (r stepRun) goesOn() bool {
-	return r.back || r.rotation.Trigger == rotation.Emergency || r.rotation.Trigger == rotation.Rollback
 }
 
 // oneTimeout bounds what one workload takes of a look at all.
@@ -212,8 +198,8 @@ func planBack(before *rotation.Rotation) (*rolloutCursor, error) {
 
 // orderID is what a restart is known by. A held rotation that resumes watches what it
 // restarted.
-func orderID(r *rotation.Rotation, back bool) string {
-	if back {
+func orderID(r *rotation.Rotation) string {
+	if r.Reverting {
 		return r.ID + "/back"
 	}
 	return r.ID
@@ -224,7 +210,7 @@ func orderID(r *rotation.Rotation, back bool) string {
 // beside it.
 func (st *rolloutStep) roll(ctx context.Context, r stepRun, c *rolloutCursor) (detail string, failed error) {
 	var waiting []string
-	order := dependent.Order{ID: orderID(r.rotation, r.back), Time: r.started}
+	order := dependent.Order{ID: orderID(r.rotation), Time: r.started}
 	for _, w := range c.inTurn(r.sequential()) {
 		progress, err := st.one(ctx, r, c, w, order)
 		if w.Done = progress.Done; w.Done {
@@ -270,20 +256,20 @@ func (c *rolloutCursor) inTurn(sequential bool) (out []*rolledWorkload) {
 // sequential tells whether a workload waits for the one before it. In an emergency none does:
 // what its pods hold is dead already.
 func (r stepRun) sequential() bool {
-	return rolloutOrder(r.role.Policy) == orderSequential && r.rotation.Trigger != rotation.Emergency && !r.back
+	return rolloutOrder(r.role.Policy) == orderSequential && r.rotation.Trigger != rotation.Emergency && !r.rotation.Reverting
 }
 
 func (st *rolloutStep) one(outer context.Context, r stepRun, c *rolloutCursor, w *rolledWorkload, order dependent.Order) (p dependent.Progress, err error) {
 	ctx, done := context.WithTimeout(outer, oneTimeout)
 	defer done()
-	through, conn, err := st.open(ctx, r, w.Connection, w.Target)
+	through, conn, err := st.engine.openTarget(ctx, r.name, w.Connection, w.Target)
 	if err != nil {
 		err = outOfTime(ctx, err)
 		return p, fault.New(fault.KindOf(err), "%s: %w", w.Workload, err)
 	}
 	if !w.Ordered {
 		switch {
-		case r.late && !r.goesOn():
+		case r.late && !onlyForward(r.rotation):
 			return p, tooLong(r.role.Policy, fmt.Sprintf("it was not the turn of %s yet", w.Workload))
 		case c.Undoes != "":
 			err = through.Undo(ctx, conn, w.Workload, order, c.Undoes)
@@ -295,23 +281,10 @@ func (st *rolloutStep) one(outer context.Context, r stepRun, c *rolloutCursor, w
 		w.Ordered = true
 		p, err = through.Look(ctx, conn, w.Workload)
 	}
-	if r.back && errors.Is(err, dependent.ErrGone) { // there is nothing to take back
+	if r.rotation.Reverting && errors.Is(err, dependent.ErrGone) { // there is nothing to take back
 		return dependent.Progress{Done: true}, nil
 	}
 	return p, err
-}
-
-// open opens the connection to a target, as long as it admits that.
-func (st *rolloutStep) open(ctx context.Context, r stepRun, connection, target string) (dependent.Restarter, rotator.Connection, error) {
-	through, err := st.engine.restarter(ctx, connection, r.name)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := through.kind.CheckTarget(through.config(), target); err != nil {
-		return nil, nil, err
-	}
-	conn, err := st.engine.connections.open(ctx, through.doc)
-	return through.kind, conn, err
 }
 
 func (c *rolloutCursor) done() bool {

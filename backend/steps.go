@@ -36,8 +36,6 @@ type stepRun struct {
 	rotation *rotation.Rotation
 	// version is the one that readers now get.
 	version rotation.Version
-	// back is set when the pointer went back and dependents have to follow.
-	back    bool
 	cursor  string
 	started time.Time
 	// late tells that the step has failed if it is not done now.
@@ -116,11 +114,11 @@ func (e *Engine) runStep(ctx context.Context, s *subject, step step, record *rot
 		})
 		return err
 	}
+	most := rolloutTimeout(s.role.Policy)
 	run := stepRun{
-		subject: s, rotation: r, version: *s.state.CurrentVersion(), back: r.Reverting,
-		cursor: record.Cursor, started: record.StartedTime,
+		subject: s, rotation: r, version: *s.state.CurrentVersion(), cursor: record.Cursor, started: record.StartedTime,
 		// Time in which no process of ours looked is nobody's fault.
-		late: !now.Before(record.StartedTime.Add(rolloutTimeout(s.role.Policy))) && e.beat() >= rolloutTimeout(s.role.Policy),
+		late: !now.Before(record.StartedTime.Add(most)) && e.beat() >= most,
 	}
 	var progress stepProgress
 	failed := e.effect(ctx, func(ctx context.Context) (err error) {
@@ -162,21 +160,28 @@ func (e *Engine) stepFailed(s *subject, rec *rotation.Step, failed error) error 
 	now := e.clock.Now()
 	rec.State, rec.EndedTime, rec.Detail = rotation.StepFailed, now, failureOf(failed, nil).Message
 	r := s.state.InFlight
-	why := rotation.Failure{Kind: string(fault.KindOf(failed)), Message: fmt.Sprintf("step %s failed: %s", rec.Name, rec.Detail)}
+	why := failureOfStep(rec, fault.KindOf(failed))
 	kind := e.rotators[s.role.Type]
-	if s.goesBack(!changesInPlace(kind, s.role) && noWayBack(kind, s.role) == "") {
-		s.dirtyIncidents()
-		return s.state.Revert(now, why)
-	}
 	s.dirtyIncidents()
-	if rec.Name == stepMirror && (r.Reverting || r.Trigger == rotation.Emergency || r.Trigger == rotation.Rollback) {
-		return nil // the pods must not wait for it, since nothing can go back: it is held at the end
+	switch {
+	case s.goesBack(!changesInPlace(kind, s.role) && noWayBack(kind, s.role) == ""):
+		return s.state.Revert(now, *why)
+	case rec.Name == stepMirror && onlyForward(r): // the pods must not wait for it: it is held at the end
+	case isFirst(r.Trigger): // readers have it, and ruleMirror goes on with the copy
+	default:
+		hold(r, why)
 	}
-	if isFirst(r.Trigger) { // readers have it, and ruleMirror goes on with the copy
-		return nil
-	}
-	hold(r, &why)
 	return nil
+}
+
+// onlyForward tells whether nothing can go back from a rotation that failed now: an emergency,
+// a rollback, or one that went back already.
+func onlyForward(r *rotation.Rotation) bool {
+	return r.Reverting || r.Trigger == rotation.Emergency || r.Trigger == rotation.Rollback
+}
+
+func failureOfStep(step *rotation.Step, kind fault.Kind) *rotation.Failure {
+	return &rotation.Failure{Kind: string(kind), Message: fmt.Sprintf("step %s failed: %s", step.Name, step.Detail)}
 }
 
 // hold lets a rotation wait for a person. Why it went back stays on record beside why it is held.
@@ -191,7 +196,7 @@ func hold(r *rotation.Rotation, why *rotation.Failure) {
 func passedOver(r *rotation.Rotation) *rotation.Failure {
 	for i := range r.Steps {
 		if step := &r.Steps[i]; step.State == rotation.StepFailed && step.Back == r.Reverting {
-			return &rotation.Failure{Kind: string(fault.Target), Message: fmt.Sprintf("step %s failed: %s", step.Name, step.Detail)}
+			return failureOfStep(step, fault.Target)
 		}
 	}
 	return nil
@@ -243,6 +248,15 @@ func resume(r *rotation.Rotation) {
 	r.Steps = slices.DeleteFunc(r.Steps, func(step rotation.Step) bool {
 		return step.State == rotation.StepFailed && step.Back == r.Reverting
 	})
+}
+
+// again asks later what did not answer, until it is late.
+func (r stepRun) again(cursor string, err error) (stepProgress, error) {
+	detail := failureOf(err, nil).Message
+	if r.late {
+		return stepProgress{}, tooLong(r.role.Policy, detail)
+	}
+	return stepProgress{detail: detail, cursor: cursor, pollAfter: pollAnswerless}, nil
 }
 
 // readCursor reads what a step left in the journal, and writeCursor leaves it.

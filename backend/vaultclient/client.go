@@ -8,7 +8,6 @@
 package vaultclient
 
 import (
-	"crypto/x509"
 	"net/http"
 	"net/url"
 	"strings"
@@ -70,7 +69,7 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	pool, err := certificates(o.CA)
+	pool, err := egress.Authorities("ca_cert", o.CA)
 	if err != nil {
 		return nil, err
 	}
@@ -105,15 +104,4 @@ func CheckAddress(text string, insecure bool) (*url.URL, error) {
 		return nil, fault.Field("address", "must end before /v1: the URL of the Vault, %s", example)
 	}
 	return u, nil
-}
-
-func certificates(pem string) (*x509.CertPool, error) {
-	if pem == "" {
-		return nil, nil
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM([]byte(pem)) {
-		return nil, fault.Field("ca_cert", "holds no certificate in PEM form")
-	}
-	return pool, nil
 }

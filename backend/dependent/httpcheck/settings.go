@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/egress"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
@@ -143,13 +144,7 @@ func (s *settings) readPattern() error {
 	return err
 }
 
-func (s *settings) readCA() error {
-	if s.CA == "" {
-		return nil
-	}
-	s.roots = x509.NewCertPool()
-	if !s.roots.AppendCertsFromPEM([]byte(s.CA)) {
-		return fault.Field("tls_ca", "holds no certificate in PEM form")
-	}
-	return nil
+func (s *settings) readCA() (err error) {
+	s.roots, err = egress.Authorities("tls_ca", s.CA)
+	return err
 }

@@ -87,10 +87,7 @@ func (c *credential) read() error {
 }
 
 func (c *credential) roots() (*x509.CertPool, error) {
-	if c.ca == "" {
-		return nil, nil // those that the system trusts
-	}
-	return authorities(c.ca)
+	return egress.Authorities(caOption, c.ca)
 }
 
 // drop lets go of the client. Requests that are under way end by themselves.

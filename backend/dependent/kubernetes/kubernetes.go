@@ -138,24 +138,17 @@ func checkHost(s *settings) error {
 	return nil
 }
 
+// caOption is who vouches for the API server.
+const caOption = "kubernetes_ca_cert"
+
 func checkTLS(s *settings) error {
-	if s.CA != "" {
-		if _, err := authorities(s.CA); err != nil {
-			return err
-		}
+	if _, err := egress.Authorities(caOption, s.CA); err != nil {
+		return err
 	}
 	if s.ServerName != "" && !isSubdomain(strings.ToLower(s.ServerName)) {
 		return fault.Field("tls_server_name", "must be a name such as kubernetes.default.svc")
 	}
 	return nil
-}
-
-func authorities(pem string) (*x509.CertPool, error) {
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM([]byte(pem)) {
-		return nil, fault.Field("kubernetes_ca_cert", "holds no certificate in PEM form")
-	}
-	return pool, nil
 }
 
 // checkPod tells what is missing where the pod of Vault has to stand in for it. Its token

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/egress"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
 )
 
@@ -53,7 +54,7 @@ func (p pod) authority() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if _, err := authorities(text); err != nil {
+	if pool, err := egress.Authorities("ca.crt", text); err != nil || pool == nil {
 		return "", fmt.Errorf("the file %s of Vault's own pod holds no certificate in PEM form", filepath.Join(p.folder, "ca.crt"))
 	}
 	return text, nil

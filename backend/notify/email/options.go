@@ -8,9 +8,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/egress"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/notify"
-	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/notify/post"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
 )
@@ -103,7 +103,7 @@ func (s *settings) checkTLS() (err error) {
 	if s.Port == 0 {
 		s.Port = map[string]int{startTLS: 587, implicitTLS: 465, noTLS: 25}[s.TLS]
 	}
-	s.roots, err = post.Authorities(s.CA)
+	s.roots, err = egress.Authorities("tls_ca", s.CA)
 	return err
 }
 

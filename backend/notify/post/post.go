@@ -4,7 +4,6 @@ package post
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -50,23 +49,11 @@ func (p *Place) Check(example string) error {
 	case u.Scheme != "http" && u.Scheme != "https":
 		return fault.Field("url", "must begin with https://")
 	}
-	_, err = Authorities(p.CA)
+	_, err = egress.Authorities("tls_ca", p.CA)
 	return err
 }
 
 func unsendable(r rune) bool { return r <= ' ' || r > '~' }
-
-// Authorities reads tls_ca; nil for those that the system trusts.
-func Authorities(pem string) (*x509.CertPool, error) {
-	if pem == "" {
-		return nil, nil
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM([]byte(pem)) {
-		return nil, fault.Field("tls_ca", "holds no certificate in PEM form")
-	}
-	return pool, nil
-}
 
 // Delivery is one request.
 type Delivery struct {
@@ -88,7 +75,7 @@ func (p *Place) Send(ctx context.Context, d Delivery) (*Answer, error) {
 	if err != nil {
 		return nil, permanent(d.Action, "the URL is none")
 	}
-	roots, err := Authorities(p.CA)
+	roots, err := egress.Authorities("tls_ca", p.CA)
 	if err != nil {
 		return nil, permanent(d.Action, err.Error())
 	}

@@ -10,13 +10,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/child"
 )
 
 // How long things may take on a loaded machine, far above what they take on a quiet one.
@@ -105,7 +106,7 @@ func (c *Cluster) start(ctx context.Context) (err error) {
 	if c.dir, err = os.MkdirTemp("", "kubernetestest-"); err != nil {
 		return err
 	}
-	ports, err := freePorts(3)
+	ports, err := child.FreePorts(3)
 	if err != nil {
 		return err
 	}
@@ -238,18 +239,4 @@ func ensureKubernetes(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("find a Kubernetes control plane: %w\n%s", err, said.String())
 	}
 	return strings.TrimSpace(string(folder)), nil
-}
-
-// freePorts finds TCP ports on loopback that nobody listens on at this moment.
-func freePorts(n int) ([]int, error) {
-	ports := make([]int, 0, n)
-	for range n {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer listener.Close() // all are held until all are found, so that they differ
-		ports = append(ports, listener.Addr().(*net.TCPAddr).Port)
-	}
-	return ports, nil
 }

@@ -19,6 +19,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/child"
 )
 
 // Superuser is the name of the cluster's superuser.
@@ -88,9 +90,9 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 // was taken, so another is tried when the start fails.
 func onFreePort(ctx context.Context, start func(port int) error) error {
 	for attempt := 1; ; attempt++ {
-		port, err := freePort()
+		ports, err := child.FreePorts(1)
 		if err == nil {
-			err = start(port)
+			err = start(ports[0])
 		}
 		if err == nil || attempt == 3 || ctx.Err() != nil {
 			return err
@@ -130,18 +132,6 @@ func (s *Server) writeCertificates() error {
 		return err
 	}
 	return s.writeFile("ca.crt", s.certs.caPEM)
-}
-
-// freePort is one that nobody listens on at this moment.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
-	}
-	if err := l.Close(); err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
-	}
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 // writeSettings writes a file that postgresql.conf includes last.

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/child"
 )
 
 // How long the steps of a server's life may take. They are limits for a loaded machine, far above
@@ -149,7 +151,7 @@ func Start(ctx context.Context, options Options) (_ *Server, err error) {
 func (s *Server) firstStart(ctx context.Context) error {
 	const attempts = 3
 	for attempt := 1; ; attempt++ {
-		ports, err := freePorts(2)
+		ports, err := child.FreePorts(2)
 		if err != nil {
 			return err
 		}

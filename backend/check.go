@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
@@ -21,24 +20,24 @@ func (e *Engine) check(ctx context.Context, s *subject) error {
 	if err == nil && found == nil {
 		found, err = e.verifyCurrent(ctx, s)
 	}
-	if errors.Is(err, errInterrupted) || isStorage(err) {
-		return err
+	if err == nil && found == nil {
+		err = e.watchMirror(ctx, s)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, errInterrupted), errors.Is(err, errStale), isStorage(err):
+		return err
+	case err != nil:
 		// What could not be reached proves nothing; it is looked at again soon.
-		e.memory.setChecked(s.name, e.clock.Now().Add(recheck-checkEvery))
-		e.logger.Warn("could not compare a role with its target", "role", s.name, "error", failureOf(err, nil).Message)
+		wait := e.memory.checkFailed(s.name, e.clock.Now())
+		e.logger.Warn("could not compare a role with the world outside", "role", s.name, "error", failureOf(err, nil).Message, "retry_in", wait)
 		return nil
 	}
 	e.memory.setChecked(s.name, e.clock.Now())
 	if found != nil {
 		return e.diverge(ctx, s, found)
 	}
-	return e.watchMirror(ctx, s)
+	return nil
 }
-
-// recheck is the wait after a check that found nothing out.
-const recheck = 5 * time.Minute
 
 func (e *Engine) verifyCurrent(ctx context.Context, s *subject) (*rotation.Divergence, error) {
 	kind, err := e.kindOf(s.role.Type)

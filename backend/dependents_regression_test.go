@@ -285,3 +285,17 @@ func TestTemplatesThatComputeAreRefused(t *testing.T) {
 	_, err := d.write(option.Values{"mirror": mirror, "mirror_fields": map[string]string{"x": "{{.username}}:{{.password | urlquery}}@{{urlquery .version}}{{/* of ours */}}"}})
 	require.NoError(t, err)
 }
+
+// A copy that cannot be read once is looked at again within a minute, not the next day.
+func TestACopyIsLookedAtAgainSoon(t *testing.T) {
+	t.Parallel()
+	d := withDependents(t, option.Values{"mirror": mirror})
+	d.around.Put(copyPath, map[string]string{"password": "theirs"})
+	d.around.SetAway(true)
+	d.Restart()
+	d.Wait(10 * time.Second)
+	require.Empty(t, d.State().Mirror.Foreign, "nothing answers yet")
+	d.around.SetAway(false)
+	d.Wait(40 * time.Second)
+	require.Contains(t, d.State().Mirror.Foreign, "written by somebody else")
+}

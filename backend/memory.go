@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/schedule"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
 )
 
@@ -19,6 +20,7 @@ type memory struct {
 type remembered struct {
 	checked time.Time       // last comparison with the world outside
 	check   time.Time       // when the first one is due
+	unknown int             // comparisons in a row that found nothing out
 	sent    map[string]bool // events handed over, not yet out of the document
 	faults  int             // storage failures in a row
 	issued  map[int]time.Time
@@ -63,7 +65,18 @@ func (m *memory) checked(name string) (at time.Time) {
 }
 
 func (m *memory) setChecked(name string, at time.Time) {
-	m.with(name, func(r *remembered) { r.checked = at })
+	m.with(name, func(r *remembered) { r.checked, r.unknown = at, 0 })
+}
+
+// checkFailed counts a comparison that found nothing out; the wait before the next one grows with them.
+func (m *memory) checkFailed(name string, now time.Time) (wait time.Duration) {
+	const most = 5 * time.Minute
+	m.with(name, func(r *remembered) {
+		r.unknown++
+		wait = min(schedule.Backoff(r.unknown+1), most)
+		r.checked = now.Add(wait - checkEvery)
+	})
+	return wait
 }
 
 // checkFrom is when the role's first comparison is due; it is chosen once.
@@ -82,7 +95,7 @@ func (m *memory) forgetChecks() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, r := range m.roles {
-		r.checked, r.check = time.Time{}, time.Time{}
+		r.checked, r.check, r.unknown = time.Time{}, time.Time{}, 0
 	}
 }
 

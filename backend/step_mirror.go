@@ -166,11 +166,7 @@ func (e *Engine) watchMirror(ctx context.Context, s *subject) error {
 		return err
 	})
 	if err != nil {
-		if errors.Is(err, errInterrupted) || isStorage(err) {
-			return err
-		}
-		e.logger.Warn("could not look at the copy of a role", "role", s.name, "error", failureOf(err, nil).Message)
-		return nil
+		return fmt.Errorf("look at the copy %s: %w", m.Path, err)
 	}
 	if a.foreign = foreign(m, m.Path, a.found); a.foreign == m.Foreign {
 		return nil

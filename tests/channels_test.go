@@ -124,10 +124,9 @@ func TestChannelsAreTold(t *testing.T) {
 		return false, count
 	})
 
-	n.superuser("ALTER TABLE orders_away RENAME TO orders")
 	before := n.current(n.role).Version
-	n.write("rotate/"+n.role, nil)
-	n.awaitAbove(n.role, before)
+	n.superuser("ALTER TABLE orders_away RENAME TO orders")
+	n.awaitAbove(n.role, before) // the next attempt may have begun by itself
 	n.awaitEvent("role.recovered")
 	await(t, patience, "the alert's end", func() (bool, any) { return len(n.pagerduty.OpenAlerts()) == 0, n.pagerduty.OpenAlerts() })
 	n.tellNoSecret()

@@ -119,7 +119,7 @@ func (e *Engine) send(ctx context.Context, doc *store.Channel, batch []outbox.En
 		return ctx.Err() // we are ending; it is told again
 	}
 	now := e.clock.Now()
-	e.outbox.with(doc.Name, func(c *channelQueue) { c.Sent(now); c.tryNow = false })
+	e.outbox.with(doc.Name, func(c *channelQueue) { c.Sent(batch[0].Same, now); c.tryNow = false })
 	told := ""
 	if sent != nil {
 		why := notify.FailureOf(sent)

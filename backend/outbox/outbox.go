@@ -29,17 +29,25 @@ type Entry struct {
 // Queue is what waits for one channel, in order. It belongs to whoever holds its lock.
 type Queue struct {
 	entries []Entry
-	sent    []time.Time // of the last messages, oldest first
+	sent    []message // of the last minute, oldest first
+}
+
+// message is one that went, and of which sort.
+type message struct {
+	at   time.Time
+	same string
 }
 
 const (
 	// linger is for how long a first event waits for others of its sort: when a target dies,
 	// many roles say so within moments.
 	linger = 2 * time.Second
-	// pace is the least time between two messages, which is what Slack asks for. After
-	// burst of them it is slow: what comes meanwhile goes together.
+	// pace is the least time between two messages, which is what Slack asks for. After burst
+	// of one sort it is slow for that sort: what comes meanwhile goes together. After crowd
+	// of whatever sorts it is slow for all: people cannot read faster.
 	pace  = time.Second
 	burst = 5
+	crowd = 30
 	slow  = 10 * time.Second
 	// forgets is for how long a message counts for the pace.
 	forgets = time.Minute
@@ -110,22 +118,39 @@ func (q *Queue) Next() time.Time {
 	if !head.Urgent && !head.Fixed && head.Same != "" {
 		at = at.Add(linger)
 	}
-	if n := len(q.sent); n > 0 {
-		gap := pace
-		if n >= burst {
-			gap = slow
-		}
-		if paced := q.sent[n-1].Add(gap); paced.After(at) {
-			at = paced
+	if paced := q.paced(head); paced.After(at) {
+		at = paced
+	}
+	return at
+}
+
+// paced is when what went before lets the next message go. Nothing is slow while something
+// urgent waits in line.
+func (q *Queue) paced(head Entry) time.Time {
+	if len(q.sent) == 0 {
+		return time.Time{}
+	}
+	last := q.sent[len(q.sent)-1].at
+	at := last.Add(pace)
+	if slices.ContainsFunc(q.entries, func(e Entry) bool { return e.Urgent }) {
+		return at
+	}
+	if len(q.sent) >= crowd {
+		return last.Add(slow)
+	}
+	alike := slices.DeleteFunc(slices.Clone(q.sent), func(m message) bool { return head.Same == "" || m.same != head.Same })
+	if n := len(alike); n >= burst {
+		if spaced := alike[n-1].at.Add(slow); spaced.After(at) {
+			at = spaced
 		}
 	}
 	return at
 }
 
-// Sent notes that a message went.
-func (q *Queue) Sent(now time.Time) {
-	q.sent = append(slices.DeleteFunc(q.sent, func(t time.Time) bool { return now.Sub(t) > forgets }), now)
-	if extra := len(q.sent) - burst; extra > 0 {
+// Sent notes that a message of a sort went.
+func (q *Queue) Sent(same string, now time.Time) {
+	q.sent = append(slices.DeleteFunc(q.sent, func(m message) bool { return now.Sub(m.at) > forgets }), message{now, same})
+	if extra := len(q.sent) - crowd; extra > 0 {
 		q.sent = slices.Delete(q.sent, 0, extra)
 	}
 }

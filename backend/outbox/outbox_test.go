@@ -51,7 +51,7 @@ func TestEachGoesOnceAndARolesInOrder(t *testing.T) {
 				gone = append(gone, e.Key)
 			}
 			q.Remove(gone...)
-			q.Sent(now)
+			q.Sent("x", now)
 		}
 		require.Equal(t, next, len(seen)+q.Len())
 	})
@@ -82,14 +82,37 @@ func TestPace(t *testing.T) {
 	require.Equal(t, start, q.Next(), "what is urgent goes at once")
 	now := start
 	for range burst - 1 {
-		q.Sent(now)
+		q.Sent("x", now)
 		require.Equal(t, now.Add(pace), q.Next())
 		now = now.Add(pace)
 	}
-	q.Sent(now)
+	q.Sent("x", now)
+	require.Equal(t, now.Add(pace), q.Next(), "and waits for no storm")
+	q.Remove(key(2))
+	q.Add(Entry{Key: key(3), Role: "a", Same: "y", QueuedTime: start})
+	require.Equal(t, now.Add(pace), q.Next(), "one of another sort")
+	q.Remove(key(3))
+	q.Add(Entry{Key: key(4), Role: "a", Same: "x", QueuedTime: start})
 	require.Equal(t, now.Add(slow), q.Next(), "after a burst what comes goes together")
-	q.Sent(now.Add(2 * forgets))
+	q.Add(Entry{Key: key(5), Role: "b", Urgent: true, QueuedTime: start})
+	require.Equal(t, now.Add(pace), q.Next(), "something urgent stands behind it")
+	q.Remove(key(5))
+	q.Sent("y", now.Add(slow-1))
+	require.Equal(t, now.Add(slow-1+pace), q.Next())
+	q.Sent("x", now.Add(2*forgets))
 	require.Equal(t, now.Add(2*forgets).Add(pace), q.Next())
+}
+
+func TestPaceOfACrowd(t *testing.T) {
+	t.Parallel()
+	q, now := &Queue{}, start
+	q.Add(Entry{Key: key(0), Role: "a", QueuedTime: start})
+	for i := range crowd {
+		require.False(t, q.Next().After(now), "message %d", i)
+		q.Sent("", now)
+		now = now.Add(pace)
+	}
+	require.Equal(t, now.Add(slow-pace), q.Next())
 }
 
 func TestFewEndTogether(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/fakeapi"
 )
 
@@ -82,7 +83,7 @@ func TestAPIKeyBadInput(t *testing.T) {
 	t.Parallel()
 	b := newBadPairs(t)
 	for _, role := range []string{b.role, b.byHand} {
-		b.awaitState(role, patience, "ok", "grace")
+		b.awaitState(role, await.Patience, "ok", "grace")
 	}
 	before := b.everyPair()
 	for _, r := range concat(b.badConnections(), b.badAddresses(), b.badDefinitions(), b.badRoles(), b.badImports(), b.badRequests()) {

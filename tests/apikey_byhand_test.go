@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/fakeapi"
 )
 
@@ -106,7 +107,7 @@ func (w *world) comesBack(api *fakeapi.Anthropic, first, firstID string, twins [
 	assert.False(w.t, api.Works(first))
 	w.gone("creds/" + w.role + "/versions/1")
 	assert.Empty(w.t, w.pair(w.role).Secondary)
-	await(w.t, patience, "the proof of its death", func() (bool, any) {
+	await.Until(w.t, "the proof of its death", func() (bool, any) {
 		v := w.status(w.role).version(1)
 		return v.ProvenDead, v
 	})
@@ -168,7 +169,7 @@ func TestAPIKeyStripeByHand(t *testing.T) {
 	assert.Equal(t, keyPair{Version: v.Version, TTL: now.TTL, Primary: second, Secondary: first}, now)
 	w.write("roles/"+w.role, map[string]any{"auto_promote": true})
 
-	await(t, patience, "the person to be asked", func() (bool, any) {
+	await.Until(t, "the person to be asked", func() (bool, any) {
 		s := w.status(w.role)
 		return s.State == "action_required", s
 	})
@@ -228,7 +229,7 @@ func (w *world) leaks(api *fakeapi.Stripe, version int) {
 	now := w.pair(w.role)
 	assert.Equal(w.t, third, now.Primary)
 	assert.Empty(w.t, now.Secondary, "what leaked is not handed out")
-	await(w.t, patience, "the record to say what to do", func() (bool, any) {
+	await.Until(w.t, "the record to say what to do", func() (bool, any) {
 		i := w.incident(e.IncidentID)
 		return i.Status == "open" && strings.Contains(strings.Join(i.NextSteps, "\n"), expireIt), i
 	})

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/fakeapi"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/vaulttest"
 )
@@ -61,7 +62,7 @@ func TestAPIKeyLostAnswer(t *testing.T) {
 
 	w.lostAtCreation(api)
 
-	await(t, patience, "the next attempt", func() (bool, any) {
+	await.Until(t, "the next attempt", func() (bool, any) {
 		s := w.status(late)
 		return s.Current > 1, s
 	})
@@ -93,7 +94,7 @@ func (w *world) lostAtCreation(api *fakeapi.OpenAI) {
 // awaitAccounts waits until a role has this many service accounts.
 func (w *world) awaitAccounts(api *fakeapi.OpenAI, role string, n int) {
 	w.t.Helper()
-	await(w.t, patience, fmt.Sprintf("%d service accounts of %s", n, role), func() (bool, any) {
+	await.Until(w.t, fmt.Sprintf("%d service accounts of %s", n, role), func() (bool, any) {
 		of := accountsOf(api, role)
 		return len(of) == n, of
 	})
@@ -156,7 +157,7 @@ func (k *killed) during(before bool, match func(*http.Request) bool, path string
 	}
 	asked := make(chan answer, 1)
 	go func() { asked <- k.call(k.t.Context(), http.MethodPut, path, body) }()
-	await(k.t, patience, "the call to be under way", func() (bool, any) {
+	await.Until(k.t, "the call to be under way", func() (bool, any) {
 		seen := k.api.Requests()
 		for _, r := range seen {
 			if r.Status == 0 {
@@ -177,7 +178,7 @@ func (k *killed) during(before bool, match func(*http.Request) bool, path string
 func (k *killed) settles() {
 	k.t.Helper()
 	k.awaitRotation(k.role)
-	await(k.t, patience, "the role to be well, with one key", func() (bool, any) {
+	await.Until(k.t, "the role to be well, with one key", func() (bool, any) {
 		s := k.status(k.role)
 		for _, v := range s.Versions {
 			if v.State == "retiring" {
@@ -201,7 +202,7 @@ func (k *killed) firstKey() {
 	k.t.Helper()
 	role := k.role + "-new"
 	k.during(false, makesAccount, "roles/"+role, pairFields(nil))
-	await(k.t, patience, "the role to be made", func() (bool, any) {
+	await.Until(k.t, "the role to be made", func() (bool, any) {
 		a := k.call(k.t.Context(), http.MethodPut, "roles/"+role, pairFields(nil))
 		return a.ok() && k.status(role).Current > 0, a.Text
 	})

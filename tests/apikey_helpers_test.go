@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/fakeapi"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/vaulttest"
 )
@@ -110,7 +111,7 @@ func (w *world) gone(path string) {
 // awaitVersion waits until a version is in one of the states.
 func (w *world) awaitVersion(role string, number int, states ...string) (v versionAnswer) {
 	w.t.Helper()
-	await(w.t, patience, fmt.Sprintf("version %d of %s to be %s", number, role, strings.Join(states, " or ")), func() (bool, any) {
+	await.Until(w.t, fmt.Sprintf("version %d of %s to be %s", number, role, strings.Join(states, " or ")), func() (bool, any) {
 		s := w.status(role)
 		v = s.version(number)
 		return slices.Contains(states, v.State), fmt.Sprintf("%+v; %s: %s", v, s.State, s.Reason)
@@ -121,7 +122,7 @@ func (w *world) awaitVersion(role string, number int, states ...string) (v versi
 // awaitDead waits until a version is ended for good, and proven dead.
 func (w *world) awaitDead(role string, number int) {
 	w.t.Helper()
-	await(w.t, patience, fmt.Sprintf("version %d of %s to be proven dead", number, role), func() (bool, any) {
+	await.Until(w.t, fmt.Sprintf("version %d of %s to be proven dead", number, role), func() (bool, any) {
 		s := w.status(role)
 		v := s.version(number)
 		return v.State == "retired" && v.ProvenDead, fmt.Sprintf("%+v; %s: %s", v, s.State, s.Reason)
@@ -131,7 +132,7 @@ func (w *world) awaitDead(role string, number int) {
 // awaitIncident waits until the record of an emergency has the status.
 func (w *world) awaitIncident(id, status string) (i incidentAnswer) {
 	w.t.Helper()
-	await(w.t, patience, "the incident to be "+status, func() (bool, any) {
+	await.Until(w.t, "the incident to be "+status, func() (bool, any) {
 		i = w.incident(id)
 		return i.Status == status, i
 	})

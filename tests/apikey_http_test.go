@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/fakeapi"
 )
 
@@ -52,12 +53,12 @@ func TestAPIKeyOpenRouter(t *testing.T) {
 	// An answer that was lost leaves a key that the list gives away.
 	api.LoseAnswer(1, fakeapi.On(http.MethodPost, "/api/v1/keys"))
 	w.denied(http.StatusBadRequest, "rotate/"+w.role, nil, "OpenRouter", "the answer was lost")
-	await(t, patience, "the orphan to be revoked", func() (bool, any) { return len(api.Keys()) == 4, api.Keys() })
+	await.Until(t, "the orphan to be revoked", func() (bool, any) { return len(api.Keys()) == 4, api.Keys() })
 	w.rotation("rotate/"+w.role, nil)
 	e := w.emergencyOf(w.role, map[string]any{"reason": "an exercise"})
 	assert.Equal(t, "contained", e.Status, e.NextSteps)
 	assert.False(t, api.Works(first.Primary))
-	await(t, patience, "what leaked to be revoked", func() (bool, any) { return len(api.Keys()) == 4, api.Keys() })
+	await.Until(t, "what leaked to be revoked", func() (bool, any) { return len(api.Keys()) == 4, api.Keys() })
 	assert.True(t, api.Works(w.pair(w.role).Primary))
 	w.denied(http.StatusBadRequest, "connections/main/rotate-root", nil, "no credential that can be rotated here")
 }

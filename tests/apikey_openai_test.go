@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/fakeapi"
 )
 
@@ -225,7 +226,7 @@ func (j *pairJourney) ended() {
 	assert.True(j.t, j.api.Works(now.Primary))
 	j.gone("creds/" + j.short + "/versions/1")
 	assert.Equal(j.t, "ok", j.world.status(j.short).State)
-	await(j.t, patience, "the deleted role's account to go", func() (bool, any) {
+	await.Until(j.t, "the deleted role's account to go", func() (bool, any) {
 		accounts := j.api.Accounts()
 		return !slices.ContainsFunc(accounts, func(k fakeapi.Key) bool { return strings.Contains(k.Name, j.brief+":") }), accounts
 	})
@@ -249,7 +250,7 @@ func (j *pairJourney) remove() {
 	assert.False(j.t, j.api.Works(held.Primary))
 	assert.Empty(j.t, j.api.Accounts(), "nothing is left")
 	assert.Empty(j.t, j.api.Keys())
-	await(j.t, patience, "the connection to be free", func() (bool, any) {
+	await.Until(j.t, "the connection to be free", func() (bool, any) {
 		a := j.call(j.t.Context(), http.MethodDelete, "connections/openai", nil)
 		return a.ok(), a.Text
 	})

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
 )
 
@@ -92,7 +93,7 @@ func concat(lists ...[]refusal) (all []refusal) {
 // the request.
 func (w *world) settled() {
 	w.t.Helper()
-	w.awaitState(w.role, patience, "ok", "grace")
+	w.awaitState(w.role, await.Patience, "ok", "grace")
 }
 
 // badRole is a write of a new role with one thing wrong.
@@ -269,7 +270,7 @@ func TestFirstRotationFails(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, http.StatusNotFound, gone.Status, "%s: %s", name, path)
 		}
-		await(t, patience, name+": nothing to be left", func() (bool, any) {
+		await.Until(t, name+": nothing to be left", func() (bool, any) {
 			now := w.snapshot()
 			return now == before, now
 		})
@@ -306,7 +307,7 @@ func TestRotationInFlight(t *testing.T) {
 	assert.Equal(t, slow.ID, w.status(w.role).Rotation.ID)
 
 	release()
-	await(t, patience, "the rotation to end", func() (bool, any) {
+	await.Until(t, "the rotation to end", func() (bool, any) {
 		s := w.status(w.role)
 		return s.Rotation == nil && s.Current == slow.Version, s
 	})

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/fakechannels"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/vaulttest"
@@ -70,7 +71,7 @@ func (n *newsroom) received(event string) (found *fakechannels.CloudEvent) {
 func (n *newsroom) awaitEvent(event string) *fakechannels.CloudEvent {
 	n.t.Helper()
 	var found *fakechannels.CloudEvent
-	await(n.t, patience, event, func() (bool, any) {
+	await.Until(n.t, event, func() (bool, any) {
 		found = n.received(event)
 		return found != nil, fmt.Sprint(len(n.webhook.Events()), " events")
 	})
@@ -89,7 +90,7 @@ func TestChannelsAreTold(t *testing.T) {
 	assert.Empty(t, n.pagerduty.Alerts(), "a success pages nobody")
 
 	n.superuser("ALTER TABLE orders RENAME TO orders_away")
-	await(t, patience, "an empty outbox", func() (bool, any) {
+	await.Until(t, "an empty outbox", func() (bool, any) {
 		a := n.get("channels/siem")
 		return a.fields()["waiting"] == json.Number("0"), a.Text
 	})
@@ -102,16 +103,16 @@ func TestChannelsAreTold(t *testing.T) {
 	assert.Contains(t, failed.Data.Summary, "failed in phase prepared")
 	assert.Contains(t, failed.Data.Summary, "attempt 2 follows at ")
 	assert.Equal(t, "vault.rotation.failed", failed.Type)
-	await(t, patience, "an alert", func() (bool, any) { return len(n.pagerduty.OpenAlerts()) == 1, n.pagerduty.Alerts() })
-	await(t, patience, "a mail", func() (bool, any) {
+	await.Until(t, "an alert", func() (bool, any) { return len(n.pagerduty.OpenAlerts()) == 1, n.pagerduty.Alerts() })
+	await.Until(t, "a mail", func() (bool, any) {
 		return slices.ContainsFunc(n.mail.Mails(), func(m fakechannels.Mail) bool { return strings.Contains(m.Subject, n.role) }), n.mail.Mails()
 	})
-	await(t, patience, "the post in Slack", func() (bool, any) {
+	await.Until(t, "the post in Slack", func() (bool, any) {
 		return slices.ContainsFunc(n.slack.Messages(), func(m fakechannels.SlackMessage) bool {
 			return strings.Contains(m.Text, "rotation of "+n.role+" failed")
 		}), n.slack.Why()
 	})
-	await(t, patience, "the lost message again", func() (bool, any) {
+	await.Until(t, "the lost message again", func() (bool, any) {
 		count := map[string]int{}
 		for _, d := range n.webhook.Deliveries() {
 			count[d.ID]++
@@ -128,7 +129,7 @@ func TestChannelsAreTold(t *testing.T) {
 	n.superuser("ALTER TABLE orders_away RENAME TO orders")
 	n.awaitAbove(n.role, before) // the next attempt may have begun by itself
 	n.awaitEvent("role.recovered")
-	await(t, patience, "the alert's end", func() (bool, any) { return len(n.pagerduty.OpenAlerts()) == 0, n.pagerduty.OpenAlerts() })
+	await.Until(t, "the alert's end", func() (bool, any) { return len(n.pagerduty.OpenAlerts()) == 0, n.pagerduty.OpenAlerts() })
 	n.tellNoSecret()
 }
 

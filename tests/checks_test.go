@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
 )
 
@@ -92,7 +93,7 @@ func (c *checking) rolledBack(says string) {
 	last := c.lastSteps()
 	assert.Equal(c.t, "rolled_back", last.Outcome)
 	assert.Equal(c.t, "retiring", c.status(c.role).version(last.Version).State, "somebody may hold what was tried: it has its grace")
-	await(c.t, patience, "the service to be back", func() (bool, any) { return c.app.holds() == before.Version, c.app.holds() })
+	await.Until(c.t, "the service to be back", func() (bool, any) { return c.app.holds() == before.Version, c.app.holds() })
 }
 
 // breaks lets the service be of a release that works with what it has, and with nothing newer.
@@ -130,7 +131,7 @@ func (c *checking) heldRotation() int {
 	c.breaks("")
 	before := c.current(c.role)
 	c.write("rotate/"+c.role, map[string]any{"wait": "1s"})
-	c.awaitState(c.role, patience, "action_required")
+	c.awaitState(c.role, await.Patience, "action_required")
 	s := c.status(c.role)
 	assert.Equal(c.t, c.failure(), s.Reason)
 	require.NotNil(c.t, s.Rotation)
@@ -158,7 +159,7 @@ func (c *checking) heldAndRolledBack() {
 	before := c.current(c.role)
 	version := c.heldRotation()
 	c.write("rollback/"+c.role, map[string]any{"wait": "1s"})
-	await(c.t, patience, "the rollback to end", func() (bool, any) {
+	await.Until(c.t, "the rollback to end", func() (bool, any) {
 		s := c.status(c.role)
 		return s.Rotation == nil && s.Current == before.Version, s
 	})

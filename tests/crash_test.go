@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/vaulttest"
 )
@@ -165,7 +166,7 @@ func (c *crashing) keepReading(ctx context.Context) {
 // settles waits until a role has come to rest: one user, which creds/ gives, and nothing in flight.
 func (c *crashing) settles(role string) {
 	c.t.Helper()
-	await(c.t, 3*time.Minute, role+" to come to rest with one user", func() (bool, any) {
+	await.Within(c.t, 3*time.Minute, role+" to come to rest with one user", func() (bool, any) {
 		s, users := c.status(role), c.users(role)
 		return s.State == "ok" && len(users) == 1, fmt.Sprintf("%s (%s), users %v", s.State, s.Reason, users)
 	})

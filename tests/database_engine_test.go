@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/vaulttest"
 )
@@ -48,7 +49,7 @@ func TestMoveInFromVaultsDatabaseEngine(t *testing.T) {
 	for range 2 {
 		crowd.await(t, w.awaitRotation(w.role))
 	}
-	await(t, patience, "the user that the database engine had to end", func() (bool, any) {
+	await.Until(t, "the user that the database engine had to end", func() (bool, any) {
 		v := w.status(w.role).version(first.Version)
 		return v.State == "retired" && v.ProvenDead, v
 	})

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
 )
 
@@ -68,7 +69,7 @@ func TestBadDependents(t *testing.T) {
 			b.t = t
 			r.check(t, b.world)
 			// A role whose first rotation was refused is gone a moment later.
-			await(t, patience, "nothing to have changed", func() (bool, any) {
+			await.Until(t, "nothing to have changed", func() (bool, any) {
 				now := b.everything()
 				return maps.Equal(before, now), differing(before, now)
 			})
@@ -209,7 +210,7 @@ func TestMirrorThatTurnsOutWrong(t *testing.T) {
 		path "sys/capabilities-self" { capabilities = ["update"] }
 		path "` + kv.mount + `/data/intelliflow/*" { capabilities = ["read"] }`)
 	w.write("roles/"+w.role, map[string]any{"mirror": kv.to("self", "app")})
-	await(t, patience, "the trouble to be told", func() (bool, any) {
+	await.Until(t, "the trouble to be told", func() (bool, any) {
 		s := w.mirrorStatus(w.role)
 		return s.Mirror != nil && s.Mirror.Trouble != "", s.Mirror
 	})

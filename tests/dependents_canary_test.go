@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/fakechannels"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
 )
@@ -77,7 +78,7 @@ func (c *dependentCanaries) live() {
 	a := c.tell(http.MethodPut, "rotate/"+c.role, patiently)
 	require.Contains(c.t, a.sentence(), "was written by somebody else")
 	c.ok("roles/"+c.role, map[string]any{"mirror": c.kv.to("other", "elsewhere")})
-	await(c.t, patience, "the copy to have moved", func() (bool, any) {
+	await.Until(c.t, "the copy to have moved", func() (bool, any) {
 		found := c.kv.copied("elsewhere")
 		return found.Version == 1, found.Version
 	})

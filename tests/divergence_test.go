@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/vaulttest"
 )
@@ -33,13 +34,13 @@ func TestStorageRestored(t *testing.T) {
 	}
 	last := w.current(long)
 	lastShort := w.current(short)
-	w.awaitState(short, patience, "ok")
+	w.awaitState(short, await.Patience, "ok")
 	require.Equal(t, []string{lastShort.Username}, w.users(short))
 	users := w.snapshot()
 
 	require.NoError(t, vault.RestoreStorage(t.Context(), snapshot))
 	for _, role := range []string{long, short} {
-		w.awaitState(role, patience, "diverged")
+		w.awaitState(role, await.Patience, "diverged")
 		w.assertDiverged(role)
 	}
 	assert.Equal(t, before, withTTL(w.current(long), before.TTL), "readers still get what the storage knows")
@@ -76,7 +77,7 @@ func TestSecondMount(t *testing.T) {
 	for _, w := range []*world{first, &second} {
 		a := w.call(t.Context(), http.MethodPut, "rotate/"+w.role, nil)
 		assert.Equal(t, http.StatusConflict, a.Status, a.sentence())
-		w.awaitState(w.role, patience, "diverged")
+		w.awaitState(w.role, await.Patience, "diverged")
 		w.assertDiverged(w.role)
 	}
 	assert.Equal(t, users, first.snapshot(), "neither mount may touch anything")
@@ -108,7 +109,7 @@ func (w *world) reconcile(role string, seen credential) {
 	r := w.rotation("reconcile/"+role, map[string]any{"action": "remint"})
 	assert.Equal(w.t, "succeeded", r.Outcome)
 	assert.Equal(w.t, seen.Version+1, r.Version, "numbered above everything that was seen")
-	w.awaitState(role, patience, "ok", "grace")
+	w.awaitState(role, await.Patience, "ok", "grace")
 	c := w.current(role)
 	assert.Equal(w.t, r.Version, c.Version)
 	require.NoError(w.t, w.login(w.t.Context(), c.URL))

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/vaulttest"
 )
@@ -111,7 +112,7 @@ func TestBulkEmergencyByConnection(t *testing.T) {
 // awaitRecord waits until an incident is contained, and nothing of it is to be done.
 func (w *world) awaitRecord(id string) {
 	w.t.Helper()
-	await(w.t, 2*patience, "the incident to be contained", func() (bool, any) {
+	await.Within(w.t, 2*await.Patience, "the incident to be contained", func() (bool, any) {
 		record := w.incident(id)
 		return record.Status == "contained" && len(record.NextSteps) == 0, record
 	})
@@ -129,7 +130,7 @@ func TestBulkEmergencySurvivesAKill(t *testing.T) {
 	require.NoError(t, err)
 	w.awaitRecord(*b.IncidentID) // which comes before the replacements: they are killed first
 	for name, old := range leaked {
-		await(t, patience, "a replacement of "+name, func() (bool, any) {
+		await.Until(t, "a replacement of "+name, func() (bool, any) {
 			c := w.current(name)
 			return c.Version > old.Version, c.Version
 		})

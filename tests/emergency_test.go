@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
 )
 
@@ -97,7 +98,7 @@ func TestEmergencyEndsWhatLeaked(t *testing.T) {
 	third := w.current(w.role)
 	assert.Equal(t, 3, third.Version)
 	require.NoError(t, w.login(t.Context(), third.URL))
-	await(t, patience, "the leaked users to be dropped", func() (bool, any) {
+	await.Until(t, "the leaked users to be dropped", func() (bool, any) {
 		users := w.users(w.role)
 		return len(users) == 1 && users[0] == third.Username, users
 	})
@@ -109,7 +110,7 @@ func TestEmergencyEndsWhatLeaked(t *testing.T) {
 func (w *world) incidentOf(e emergencyAnswer, leaked ...credential) {
 	w.t.Helper()
 	var record incidentAnswer
-	await(w.t, patience, "the record to be contained", func() (bool, any) {
+	await.Until(w.t, "the record to be contained", func() (bool, any) {
 		record = w.incident(e.IncidentID)
 		return record.Status == "contained", record
 	})
@@ -183,7 +184,7 @@ func TestEmergencyWithoutReplacement(t *testing.T) {
 	assert.Equal(t, []string{e.IncidentID}, s.OpenIncidents)
 	assert.Contains(t, s.Reason, "kill_first=true")
 	var record incidentAnswer
-	await(t, patience, "the record to say what to do", func() (bool, any) {
+	await.Until(t, "the record to say what to do", func() (bool, any) {
 		record = w.incident(e.IncidentID)
 		return strings.Contains(strings.Join(record.NextSteps, "\n"), "kill_first=true"), record
 	})
@@ -194,7 +195,7 @@ func TestEmergencyWithoutReplacement(t *testing.T) {
 	assert.True(t, refused(w.login(t.Context(), leaked.URL)), "what leaked still logs in")
 	c := w.current(w.role)
 	require.NoError(t, w.login(t.Context(), c.URL))
-	await(t, patience, "one user to be left", func() (bool, any) {
+	await.Until(t, "one user to be left", func() (bool, any) {
 		users := w.users(w.role)
 		return len(users) == 1 && users[0] == c.Username, users
 	})
@@ -235,11 +236,11 @@ func (w *world) openDatabase() {
 
 func (w *world) awaitContained(incident string) {
 	w.t.Helper()
-	await(w.t, 2*patience, "the incident to be contained", func() (bool, any) {
+	await.Within(w.t, 2*await.Patience, "the incident to be contained", func() (bool, any) {
 		record := w.incident(incident)
 		return record.Status == "contained", record
 	})
-	await(w.t, patience, "the role to have no open incident", func() (bool, any) {
+	await.Until(w.t, "the role to have no open incident", func() (bool, any) {
 		open := w.status(w.role).OpenIncidents
 		return len(open) == 0, open
 	})

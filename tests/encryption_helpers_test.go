@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/vaulttest"
 )
@@ -85,7 +86,7 @@ const clockStep = 20 * time.Second
 func (k *keeper) passUntil(most time.Duration, what string, holds func() (yes bool, seen any)) {
 	k.t.Helper()
 	var passed time.Duration
-	await(k.t, patience, fmt.Sprintf("%s, within %s", what, most), func() (bool, any) {
+	await.Until(k.t, fmt.Sprintf("%s, within %s", what, most), func() (bool, any) {
 		yes, seen := holds()
 		if !yes && passed < most {
 			k.pass(clockStep)

@@ -24,34 +24,10 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/vaulttest"
 )
-
-// patience is how long a condition that should hold within a second may take on a loaded machine.
-const patience = 90 * time.Second
-
-// await polls until the condition holds. What it saw last is told when it never does.
-func await(t *testing.T, within time.Duration, what string, holds func() (yes bool, seen any)) {
-	t.Helper()
-	deadline := time.NewTimer(within)
-	defer deadline.Stop()
-	ticker := time.NewTicker(50 * time.Millisecond)
-	defer ticker.Stop()
-	for {
-		yes, seen := holds()
-		if yes {
-			return
-		}
-		select {
-		case <-ticker.C:
-		case <-deadline.C:
-			t.Fatalf("waited %s for %s; last seen: %v", within, what, seen)
-		case <-t.Context().Done():
-			t.Fatalf("the test ended while it waited for %s", what)
-		}
-	}
-}
 
 // A mount is the engine as its clients see it: a path of Vault's API. It may be used by many
 // goroutines, and fails no test by itself.
@@ -118,7 +94,7 @@ func (m mount) call(ctx context.Context, method, path string, body map[string]an
 // read repeats a GET while Vault answers with a 5xx or not at all, as its own clients do: so it is
 // for a moment after the plugin's process was killed.
 func (m mount) read(ctx context.Context, path string) (answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, await.Patience)
 	defer cancel()
 	ticker := time.NewTicker(50 * time.Millisecond)
 	defer ticker.Stop()
@@ -322,7 +298,7 @@ func (w *world) current(role string) credential {
 // awaitState waits until a role is in one of the states.
 func (w *world) awaitState(role string, within time.Duration, states ...string) {
 	w.t.Helper()
-	await(w.t, within, fmt.Sprintf("%s to be %s", role, strings.Join(states, " or ")), func() (bool, any) {
+	await.Within(w.t, within, fmt.Sprintf("%s to be %s", role, strings.Join(states, " or ")), func() (bool, any) {
 		s := w.status(role)
 		return slices.Contains(states, s.State), fmt.Sprintf("%s: %s", s.State, s.Reason)
 	})
@@ -338,7 +314,7 @@ func (w *world) awaitRotation(role string) int {
 // awaitAbove is awaitRotation for a rotation that may have begun: to a version above this one.
 func (w *world) awaitAbove(role string, before int) (after int) {
 	w.t.Helper()
-	await(w.t, patience, "a new version of "+role, func() (bool, any) {
+	await.Until(w.t, "a new version of "+role, func() (bool, any) {
 		s := w.status(role)
 		if after = s.Current; after > before {
 			return true, nil
@@ -412,7 +388,7 @@ func connect(ctx context.Context, postgres *pgtest.Server, url string) (*pgx.Con
 		c.RootCAs = x509.NewCertPool()
 		c.RootCAs.AppendCertsFromPEM([]byte(postgres.CAPEM()))
 	}
-	config.ConnectTimeout = patience
+	config.ConnectTimeout = await.Patience
 	return pgx.ConnectConfig(ctx, config)
 }
 

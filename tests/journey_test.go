@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
 )
 
@@ -299,7 +300,7 @@ func (j *journey) remove() {
 	j.vaultCommand("write", "roles/"+j.role+"-next", "type=postgresql", "connection=main", "member_of="+j.group,
 		"rotation_period=1h", "grace_period=20s")
 	j.vaultCommand("delete", "roles/"+j.role+"-next")
-	await(j.t, patience, "the deleted role's user to be dropped", func() (bool, any) {
+	await.Until(j.t, "the deleted role's user to be dropped", func() (bool, any) {
 		users := j.users(j.role + "-next")
 		return len(users) == 0, users
 	})

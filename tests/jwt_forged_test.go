@@ -16,6 +16,8 @@ import (
 	"github.com/lestrrat-go/jwx/v3/jwa"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 )
 
 // What the role's key did not sign is never good, whatever the token says of how it is to be verified.
@@ -131,7 +133,7 @@ func TestJWTExpiredToken(t *testing.T) {
 	s := w.sign(w.role, map[string]any{"ttl": "3s"})
 	require.True(t, w.verify(w.role, s.Token).Active)
 	var v verdict
-	await(t, patience, "the token to end", func() (bool, any) {
+	await.Until(t, "the token to end", func() (bool, any) {
 		v = w.verify(w.role, s.Token)
 		return !v.Active, s.Expires
 	})

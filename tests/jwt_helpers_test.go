@@ -15,6 +15,7 @@ import (
 	"github.com/lestrrat-go/jwx/v3/jwk"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/vaulttest"
 )
 
@@ -132,7 +133,7 @@ func (w *world) kids(role string) (kids []string) {
 // announced waits until the next key is published, and gives its version.
 func (w *world) announced(role string) (next versionAnswer) {
 	w.t.Helper()
-	await(w.t, patience, "the next key of "+role+" to be announced", func() (bool, any) {
+	await.Until(w.t, "the next key of "+role+" to be announced", func() (bool, any) {
 		s := w.status(role)
 		i := slices.IndexFunc(s.Versions, func(v versionAnswer) bool { return v.State == "standby" })
 		if i >= 0 {

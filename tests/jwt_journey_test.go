@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 )
 
 const issuer = "https://auth.intelliflow.example"
@@ -256,7 +258,7 @@ func TestJWTScheduledRotation(t *testing.T) {
 	}))
 	next := w.announced(w.role)
 	verifier := &cachingVerifier{url: w.url("jwks/" + w.role)}
-	await(t, patience, "the scheduled rotation", func() (bool, any) {
+	await.Until(t, "the scheduled rotation", func() (bool, any) {
 		s := w.status(w.role)
 		token := w.signFor(w.role, "user-1").Token
 		require.NoError(t, verifier.check(t.Context(), token))

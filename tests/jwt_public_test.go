@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/vaulttest"
 )
@@ -160,7 +161,7 @@ func TestJWTDeletedRole(t *testing.T) {
 				v.staysGood(held)
 			}
 			v.ends(held)
-			await(t, patience, "the name to be free", func() (bool, any) {
+			await.Until(t, "the name to be free", func() (bool, any) {
 				a := v.call(t.Context(), http.MethodPut, "roles/"+v.role, fields)
 				return a.ok(), a.sentence()
 			})
@@ -189,7 +190,7 @@ func (w *world) closed() {
 func (w *world) staysGood(held signedToken) {
 	w.t.Helper()
 	verifier := &cachingVerifier{url: w.url("jwks/" + w.role)}
-	await(w.t, patience, "the token to expire", func() (bool, any) {
+	await.Until(w.t, "the token to expire", func() (bool, any) {
 		v := w.verify(w.role, held.Token)
 		err := verifier.check(w.t.Context(), held.Token)
 		if expired(held) {
@@ -205,7 +206,7 @@ func (w *world) staysGood(held signedToken) {
 // ends waits until a deleted role publishes nothing any more.
 func (w *world) ends(held signedToken) {
 	w.t.Helper()
-	await(w.t, patience, "the keys of the deleted role to end", func() (bool, any) {
+	await.Until(w.t, "the keys of the deleted role to end", func() (bool, any) {
 		d, err := fetch(w.t.Context(), w.url("jwks/"+w.role))
 		require.NoError(w.t, err)
 		return d.Status == http.StatusNotFound, d.Text

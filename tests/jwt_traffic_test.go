@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/vaulttest"
 )
 
@@ -241,7 +242,7 @@ func (f *traffic) rotateOn(before int) (after int) {
 func (f *traffic) killRotating() int {
 	f.t.Helper()
 	ready := f.announced(f.role).ReadyAt.Add(time.Second) // it is told without its fraction
-	await(f.t, patience, "the announcement to have run", func() (bool, any) { return !time.Now().Before(ready), ready })
+	await.Until(f.t, "the announcement to have run", func() (bool, any) { return !time.Now().Before(ready), ready })
 	asked := make(chan answer, 1)
 	go func() { asked <- f.call(f.t.Context(), http.MethodPut, "rotate/"+f.role, nil) }()
 	moment := time.NewTimer(rand.N(30 * time.Millisecond))

@@ -18,6 +18,8 @@ import (
 	"github.com/lestrrat-go/jwx/v3/jwt"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 )
 
 // checkWith verifies a token as a service in Go does, with keys that it has.
@@ -47,7 +49,7 @@ func (v *cachingVerifier) check(ctx context.Context, token string) error {
 
 // fetch repeats itself while Vault answers with a 5xx or not at all.
 func (v *cachingVerifier) fetch(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, await.Patience)
 	defer cancel()
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/vaulttest"
 )
@@ -100,7 +101,7 @@ func (c *mirrorCrash) rotates(version int, kills bool) {
 	} else {
 		require.True(c.t, a.ok(), a.sentence())
 	}
-	await(c.t, patience, "the rotation to end", func() (bool, any) {
+	await.Until(c.t, "the rotation to end", func() (bool, any) {
 		s, m := c.status(c.role), c.mirrorStatus(c.role)
 		return s.Rotation == nil && s.Current == version && m.Mirror.Version == version, fmt.Sprintf("version %d, %+v, %+v", s.Current, m.Rotation, m.Mirror)
 	})

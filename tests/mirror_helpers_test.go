@@ -19,6 +19,7 @@ import (
 	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/vaulttest"
 )
 
@@ -38,7 +39,7 @@ func newPlace(w *world, server *vaulttest.Server, name string) *place {
 	name = w.path + "-" + name
 	p := &place{w: w, server: server, name: name, mount: name + "/kv"}
 	p.write("sys/mounts/"+p.mount, map[string]any{"type": "kv", "options": map[string]any{"version": "2"}})
-	await(w.t, patience, "KV to be ready", func() (bool, any) {
+	await.Until(w.t, "KV to be ready", func() (bool, any) {
 		_, err := server.Client().Logical().ReadWithContext(w.t.Context(), p.mount+"/config")
 		return err == nil, err
 	})

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/vaulttest"
 )
@@ -103,7 +104,7 @@ func (o *mirrorOutage) stopped() {
 func (o *mirrorOutage) stoppedInAnEmergency() {
 	require.NoError(o.t, o.second.Stop(o.t.Context()))
 	o.write("emergency/"+o.role, map[string]any{"reason": "an exercise"})
-	await(o.t, patience, "the leak to be contained", func() (bool, any) {
+	await.Until(o.t, "the leak to be contained", func() (bool, any) {
 		s := o.status(o.role)
 		return s.Current == 4 && s.version(3).ProvenDead, s
 	})
@@ -138,7 +139,7 @@ func (o *mirrorOutage) tokenExpired() {
 	tokens := o.second.Client().Auth().Token()
 	_, err := tokens.RenewWithContext(o.t.Context(), first, 1)
 	require.NoError(o.t, err)
-	await(o.t, patience, "the token to expire", func() (bool, any) {
+	await.Until(o.t, "the token to expire", func() (bool, any) {
 		var found *api.Secret
 		found, err = tokens.LookupWithContext(o.t.Context(), first)
 		return err != nil, found

@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 )
 
 // Of a signing key and of an encryption key only what is public is copied, also where readers of creds/ get the key
@@ -46,7 +48,7 @@ func TestMirrorOfKeysIsPublic(t *testing.T) {
 				assert.NotContains(t, value, `"d"`)
 			}
 			w.write("rotate/"+role, map[string]any{"force": true})
-			await(t, patience, "the next copy", func() (bool, any) {
+			await.Until(t, "the next copy", func() (bool, any) {
 				found = kv.copied(name)
 				return found.Version == 2, found.Version
 			})

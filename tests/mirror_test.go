@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/fakechannels"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/vaulttest"
@@ -134,7 +135,7 @@ func (j *mirroring) rotated() {
 // letIn waits until the application was let in with a version.
 func (j *mirroring) letIn(version int) {
 	j.t.Helper()
-	await(j.t, patience, "the application to be let in with version "+strconv.Itoa(version), func() (bool, any) {
+	await.Until(j.t, "the application to be let in with version "+strconv.Itoa(version), func() (bool, any) {
 		return j.app.loggedInWith(strconv.Itoa(version)), nil
 	})
 }
@@ -156,7 +157,7 @@ func (j *mirroring) neverRefused() {
 func (j *mirroring) emergency() {
 	e := j.newsroom.emergency(map[string]any{"reason": "the copy was printed"})
 	require.Equal(j.t, "contained", e.Status, e.NextSteps)
-	await(j.t, patience, "the copy to follow", func() (bool, any) {
+	await.Until(j.t, "the copy to follow", func() (bool, any) {
 		c := j.kv.copied(inKV)
 		return c.Version == 5 && j.mirrorStatus(j.role).Rotation == nil, c.Version
 	})
@@ -203,13 +204,13 @@ func (w *world) preflight() (lines []string) {
 
 func (j *mirroring) forced() {
 	j.write("roles/"+j.role, map[string]any{"mirror_force": true})
-	await(j.t, patience, "the copy to be ours again", func() (bool, any) {
+	await.Until(j.t, "the copy to be ours again", func() (bool, any) {
 		m := j.mirrorStatus(j.role).Mirror
 		return m.Copy == 7 && m.Trouble == "", m
 	})
 	j.holds(j.kv.copied(inKV), 4)
 	require.Equal(j.t, 5, j.awaitRotation(j.role))
-	await(j.t, patience, "the rotation to end", func() (bool, any) {
+	await.Until(j.t, "the rotation to end", func() (bool, any) {
 		return j.mirrorStatus(j.role).Rotation == nil, j.mirrorStatus(j.role)
 	})
 	j.holds(j.kv.copied(inKV), 5)
@@ -221,7 +222,7 @@ func (j *mirroring) removed() {
 	before := j.kv.copied(inKV)
 	j.write("roles/"+j.role, map[string]any{"mirror": "", "mirror_force": false, "mirror_fields": map[string]any{}})
 	require.Equal(t, "succeeded", j.rotation("rotate/"+j.role, nil).Outcome)
-	await(t, patience, "the copy to be forgotten", func() (bool, any) {
+	await.Until(t, "the copy to be forgotten", func() (bool, any) {
 		m := j.mirrorStatus(j.role).Mirror
 		return m == nil, m
 	})

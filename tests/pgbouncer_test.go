@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
 )
 
@@ -19,7 +20,7 @@ func TestReadersBehindPgBouncer(t *testing.T) {
 	w := newWorld(t, "bouncer", sharedVault(t), pgtest.Shared(t))
 	b := pgtest.NewBouncer(t, w.postgres, w.database, nil)
 	w.write("roles/"+w.role, w.roleFields(nil))
-	w.awaitState(w.role, patience, "ok", "grace")
+	w.awaitState(w.role, await.Patience, "ok", "grace")
 	old := w.current(w.role)
 	for range 2 { // the second meets the session that the first left in the pool
 		require.NoError(t, w.login(t.Context(), b.Address(old.URL)), "%s", b.Log())
@@ -34,7 +35,7 @@ func TestReadersBehindPgBouncer(t *testing.T) {
 	require.NotEqual(t, "0", sessions(w, old.Username), "PgBouncer keeps no session of the old user: this test shows nothing")
 
 	w.write("retire/"+w.role, map[string]any{"version": old.Version, "force": true})
-	await(t, patience, "the pooled sessions of the retired user to end", func() (bool, any) {
+	await.Until(t, "the pooled sessions of the retired user to end", func() (bool, any) {
 		left := sessions(w, old.Username)
 		return left == "0", left
 	})
@@ -58,7 +59,7 @@ func TestPgBouncerPassesSCRAMOn(t *testing.T) {
 
 	w.rotation("rotate/"+w.role, nil)
 	w.write("retire/"+w.role, map[string]any{"version": first.Version, "force": true})
-	await(t, patience, "PgBouncer to refuse the retired user", func() (bool, any) {
+	await.Until(t, "PgBouncer to refuse the retired user", func() (bool, any) {
 		err := w.login(t.Context(), b.Address(first.URL))
 		return shutOut(err), err
 	})
@@ -80,7 +81,7 @@ func TestPgBouncerPassesSCRAMOn(t *testing.T) {
 	b = pinned(verifier(w, twin))
 	err := w.login(t.Context(), b.Address(again.URL))
 	require.ErrorContains(t, err, "password authentication failed", "the server refuses what PgBouncer accepted")
-	await(t, patience, "PgBouncer to log that the server refused it: else this test shows nothing", func() (bool, any) {
+	await.Until(t, "PgBouncer to log that the server refused it: else this test shows nothing", func() (bool, any) {
 		return loginFailed.MatchString(b.Log()), b.Log()
 	})
 	require.NoError(t, w.login(t.Context(), again.URL), "the server itself accepts it all along")

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 )
 
 // deployed reads a file that operators take over.
@@ -77,7 +79,7 @@ func serve(t *testing.T, binary string, args func(address string) []string) (url
 			t.Logf("the end of the log of %s:\n%s", filepath.Base(binary), lastLines(string(text), 30))
 		}
 	})
-	await(t, patience, binary+" to be ready", func() (bool, any) {
+	await.Until(t, binary+" to be ready", func() (bool, any) {
 		status, err := getJSON(t.Context(), "http://"+address+"/-/ready", nil)
 		return status == http.StatusOK, err
 	})
@@ -138,7 +140,7 @@ type sample struct {
 // awaitValue waits until an expression has one value and no other.
 func (p prometheus) awaitValue(expression, value string) {
 	p.t.Helper()
-	await(p.t, patience, expression+" to be "+value, func() (bool, any) {
+	await.Until(p.t, expression+" to be "+value, func() (bool, any) {
 		got, err := p.query(expression)
 		return err == nil && len(got) == 1 && got[0].value == value, fmt.Sprint(got, err)
 	})

@@ -15,6 +15,8 @@ import (
 	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
 	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/require"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 )
 
 // The alert rules do what their tests say, and without any one of them the tests fail.
@@ -169,7 +171,7 @@ func TestPrometheusTellsOfAnOverdueRole(t *testing.T) {
 	w.write("config", map[string]any{"paused": true}) // else it would not be late
 	require.NoError(t, clock.move(15*24*time.Hour))
 	p.awaitValue(`vault_rotation_role_state{job="vault-rotation", state="overdue"}`, "1")
-	await(t, patience, "Alertmanager to tell of it", func() (bool, any) {
+	await.Until(t, "Alertmanager to tell of it", func() (bool, any) {
 		return len(pager.of("VaultRotationOverdue", "firing")) > 0, pager.of("VaultRotationOverdue", "firing")
 	})
 	for _, a := range pager.of("VaultRotationOverdue", "firing") {
@@ -180,7 +182,7 @@ func TestPrometheusTellsOfAnOverdueRole(t *testing.T) {
 
 	w.write("config", map[string]any{"paused": false})
 	p.awaitValue(`vault_rotation_role_current_version{job="vault-rotation", role="weekly"}`, "2")
-	await(t, patience, "Alertmanager to tell that it is over", func() (bool, any) {
+	await.Until(t, "Alertmanager to tell that it is over", func() (bool, any) {
 		return len(pager.of("VaultRotationOverdue", "resolved")) > 0, pager.of("VaultRotationOverdue", "resolved")
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
 )
 
@@ -143,7 +144,7 @@ func (j *dataJourney) rotate() {
 // window opens the window, and lets it close over a pass that is not done.
 func (j *dataJourney) window() {
 	j.passTo(2, 0)
-	await(j.t, patience, "the pass to have rewritten rows", func() (bool, any) {
+	await.Until(j.t, "the pass to have rewritten rows", func() (bool, any) {
 		under := j.under()
 		return under["vault:v2"] > 0, under
 	})
@@ -217,7 +218,7 @@ func (j *dataJourney) missed() {
 	j.pass(12 * time.Hour)
 	_, says := j.decrypt(j.role, j.kept)
 	require.NotEmpty(j.t, says)
-	await(j.t, patience, "the need of version 1 to be told", func() (bool, any) {
+	await.Until(j.t, "the need of version 1 to be told", func() (bool, any) {
 		v := j.reencryption(j.role).Versions["1"]
 		return v.Missed != nil, v
 	})

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
 )
 
@@ -238,7 +239,7 @@ func (b *busy) within() {
 	b.t.Helper()
 	moment := 1 + b.dice.IntN(busyRows/2)
 	newest := fmt.Sprintf("vault:v%d", b.status(b.role).Current)
-	await(b.t, patience, "the pass to be under way", func() (bool, any) {
+	await.Until(b.t, "the pass to be under way", func() (bool, any) {
 		under := b.under()
 		return under[newest] >= moment, under
 	})

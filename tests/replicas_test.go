@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
 )
 
@@ -42,13 +43,13 @@ func TestReadersOfAStandby(t *testing.T) {
 	w.rotation("rotate/"+w.role, nil)
 	second := w.current(w.role)
 	require.NoError(t, w.login(t.Context(), there(second).URL))
-	await(t, patience, "status to count the session on the standby", func() (bool, any) {
+	await.Until(t, "status to count the session on the standby", func() (bool, any) {
 		uses := w.status(w.role).version(1).InUse
 		return len(uses) == 1 && uses[0].Count == 1, uses
 	})
 
 	e := w.emergency(map[string]any{"reason": "laptop stolen", "severity": "critical"})
-	await(t, patience, "the incident to be contained", func() (bool, any) {
+	await.Until(t, "the incident to be contained", func() (bool, any) {
 		i := w.incident(e.IncidentID)
 		return i.Status == "contained", i
 	})
@@ -72,11 +73,11 @@ func (w *world) diesWithoutTheStandby(standby *pgtest.Server) {
 	w.rotation("rotate/"+w.role, nil)
 	w.write("retire/"+w.role, map[string]any{"version": old.Version, "force": true})
 	require.True(w.t, refused(w.login(w.t.Context(), old.URL)))
-	await(w.t, patience, "the version to wait for the standby", func() (bool, any) {
+	await.Until(w.t, "the version to wait for the standby", func() (bool, any) {
 		s := w.status(w.role)
 		return strings.Contains(s.Reason, "take it out of replica_urls"), s.Reason
 	})
-	await(w.t, patience, "status to say that it is not proven dead", func() (bool, any) {
+	await.Until(w.t, "status to say that it is not proven dead", func() (bool, any) {
 		a := w.get("status/" + w.role)
 		return strings.Contains(strings.Join(a.Warnings, ""), "is not proven dead"), a.Warnings
 	})
@@ -85,7 +86,7 @@ func (w *world) diesWithoutTheStandby(standby *pgtest.Server) {
 	require.False(w.t, v.ProvenDead)
 	w.write("connections/main", map[string]any{"replica_urls": ""})
 	require.Contains(w.t, w.get("connections/main").Text, `"replica_urls":[]`)
-	await(w.t, patience, "the version to be proven dead", func() (bool, any) {
+	await.Until(w.t, "the version to be proven dead", func() (bool, any) {
 		v = w.status(w.role).version(old.Version)
 		return v.ProvenDead && v.State == "retired", v
 	})
@@ -117,7 +118,7 @@ func TestFailoverOfTheDatabase(t *testing.T) {
 	require.Contains(t, third.URL, "@"+both+"/")
 	require.NoError(t, w.login(t.Context(), third.URL))
 	w.write("retire/"+w.role, map[string]any{"version": second.Version, "force": true})
-	await(t, patience, "the version from before the failover to be proven dead", func() (bool, any) {
+	await.Until(t, "the version from before the failover to be proven dead", func() (bool, any) {
 		v := w.status(w.role).version(second.Version)
 		return v.ProvenDead, v
 	})

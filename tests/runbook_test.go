@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/fakeapi"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/fakechannels"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
@@ -161,7 +162,7 @@ func (o *operator) do(b runbook.Block) {
 	}
 	require.NotEmpty(o.t, b.Prints, "what is waited for?")
 	tick, last := 0, ""
-	await(o.t, 3*patience, b.Code, func() (bool, any) {
+	await.Within(o.t, 3*await.Patience, b.Code, func() (bool, any) {
 		if tick++; tick%8 != 1 {
 			o.goOn()
 			return false, last
@@ -194,7 +195,7 @@ func (o *operator) shell(code string) (printed string, err error) {
 	for is, standIn := range o.standIns {
 		code = strings.ReplaceAll(code, is, standIn)
 	}
-	ctx, cancel := context.WithTimeout(o.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(o.t.Context(), await.Patience)
 	defer cancel()
 	command := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", "set -a; source state\n"+code+"\nexport -p > state")
 	command.Dir, command.Env = o.dir, o.env
@@ -250,7 +251,7 @@ func (o *operator) told() {
 	o.t.Helper()
 	require.NotNil(o.t, o.session)
 	require.Error(o.t, o.session.Ping(o.t.Context()), "the sessions of what leaked are ended")
-	await(o.t, patience, "the incident in Slack", func() (bool, any) {
+	await.Until(o.t, "the incident in Slack", func() (bool, any) {
 		return slices.ContainsFunc(o.slack.Messages(), func(m fakechannels.SlackMessage) bool { return strings.Contains(m.Text, "incident.closed") }), o.slack.Messages()
 	})
 	assert.NotEmpty(o.t, o.pagerduty.Alerts())

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
 )
 
@@ -48,7 +49,7 @@ func TestTwoStandingUsers(t *testing.T) {
 	require.ElementsMatch(t, []string{blue, green}, w.users(w.role))
 
 	w.write("emergency/"+w.role, map[string]any{"reason": "both leaked"})
-	await(t, patience, "the leak to be contained", func() (bool, any) {
+	await.Until(t, "the leak to be contained", func() (bool, any) {
 		s := w.status(w.role)
 		return len(s.OpenIncidents) == 0 || s.version(third.Version).ProvenDead && s.version(first.Version).ProvenDead, s
 	})
@@ -77,7 +78,7 @@ func TestOneUserInPlace(t *testing.T) {
 	require.Equal(t, first.Password, w.current(w.role).Password)
 	require.NoError(t, w.login(t.Context(), first.URL))
 	require.True(t, refused(w.login(t.Context(), second.URL)))
-	w.awaitState(w.role, patience, "ok")
+	w.awaitState(w.role, await.Patience, "ok")
 }
 
 // A role moves in where people made the user: nothing changes until the first rotation, which begins
@@ -130,7 +131,7 @@ func TestMoveInFromAHandMadeUser(t *testing.T) {
 	require.NoError(t, fresh.Close(t.Context()))
 
 	w.write("retire/"+w.role, map[string]any{"version": first.Version, "force": true})
-	await(t, patience, "the old user to end", func() (bool, any) {
+	await.Until(t, "the old user to end", func() (bool, any) {
 		v := w.status(w.role).version(first.Version)
 		return v.State == "retired" && v.ProvenDead, v
 	})
@@ -163,7 +164,7 @@ func TestUsersByStatements(t *testing.T) {
 	require.NoError(t, w.login(t.Context(), first.URL))
 	w.rotation("rotate/"+w.role, nil)
 	w.write("retire/"+w.role, map[string]any{"version": 1, "force": true})
-	await(t, patience, "the first user to go", func() (bool, any) {
+	await.Until(t, "the first user to go", func() (bool, any) {
 		users := w.users(w.role)
 		return len(users) == 1, users
 	})

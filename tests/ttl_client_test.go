@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/pgtest"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/vaulttest"
 )
@@ -58,7 +59,7 @@ func (h hardship) test(t *testing.T, name string) {
 	for round := 1; round <= h.rotations; round++ {
 		var version int
 		if h.turns {
-			w.awaitState(w.role, patience, "ok")
+			w.awaitState(w.role, await.Patience, "ok")
 		}
 		if round%h.killEvery == 0 {
 			version = w.rotateUnderKill()
@@ -72,7 +73,7 @@ func (h hardship) test(t *testing.T, name string) {
 			rolledBack++
 		}
 	}
-	await(t, patience, "one user to be left", func() (bool, any) {
+	await.Until(t, "one user to be left", func() (bool, any) {
 		users := w.usable(w.role)
 		return len(users) == 1, users
 	})
@@ -99,7 +100,7 @@ func (w *world) rotateUnderKill() int {
 	before := w.status(w.role).highest()
 	asked := make(chan answer, 1)
 	go func() { asked <- w.call(w.t.Context(), http.MethodPut, "rotate/"+w.role, nil) }()
-	await(w.t, patience, "the rotation to begin", func() (bool, any) {
+	await.Until(w.t, "the rotation to begin", func() (bool, any) {
 		s := w.status(w.role)
 		return s.Rotation != nil || s.State == "rotating" || s.Current > before, s
 	})
@@ -114,7 +115,7 @@ func (w *world) rotateUnderKill() int {
 func (w *world) rollBack() int {
 	w.t.Helper()
 	var a answer
-	await(w.t, patience, "a rollback", func() (bool, any) {
+	await.Until(w.t, "a rollback", func() (bool, any) {
 		a = w.call(w.t.Context(), http.MethodPut, "rollback/"+w.role, nil)
 		return a.ok(), fmt.Sprintf("%d %s", a.Status, a.sentence())
 	})
@@ -190,7 +191,7 @@ func (c *crowd) note(ctx context.Context, used credential, err error) {
 func (c *crowd) await(t *testing.T, version int) {
 	t.Helper()
 	before := c.logins()[version]
-	await(t, patience, fmt.Sprintf("the clients to use version %d", version), func() (bool, any) {
+	await.Until(t, fmt.Sprintf("the clients to use version %d", version), func() (bool, any) {
 		now := c.logins()
 		return now[version] >= before+loginsPerRound, now
 	})

@@ -7,6 +7,8 @@ import (
 
 	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/require"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 )
 
 // What status/:name, history/:name and the requests answer, as far as tests look at it.
@@ -90,7 +92,7 @@ func (w *world) attempt(path string, fields map[string]any) (answer *api.Secret,
 // status reads a role's status, also just after the plugin's process was killed.
 func (w *world) status(role string) (s roleStatus) {
 	w.t.Helper()
-	await(w.t, "status/"+role, func() (bool, any) {
+	await.Until(w.t, "status/"+role, func() (bool, any) {
 		answer, err := w.vault.Client().Logical().ReadWithContext(w.t.Context(), w.mount+"/status/"+role)
 		if err != nil || answer == nil {
 			return false, err
@@ -119,7 +121,7 @@ func (w *world) begin(path string, fields map[string]any) (id string) {
 func (w *world) ended(role, id string) *rotationAnswer {
 	w.t.Helper()
 	var s roleStatus
-	await(w.t, "the rotation of "+role+" to end", func() (bool, any) {
+	await.Until(w.t, "the rotation of "+role+" to end", func() (bool, any) {
 		s = w.status(role)
 		return s.Rotation == nil && s.Last != nil && s.Last.ID == id, describe(s)
 	})
@@ -130,7 +132,7 @@ func (w *world) ended(role, id string) *rotationAnswer {
 func (w *world) held(role string) roleStatus {
 	w.t.Helper()
 	var s roleStatus
-	await(w.t, "the rotation of "+role+" to be held", func() (bool, any) {
+	await.Until(w.t, "the rotation of "+role+" to be held", func() (bool, any) {
 		s = w.status(role)
 		return s.State == "action_required" && s.Rotation != nil, describe(s)
 	})
@@ -149,7 +151,7 @@ func describe(s roleStatus) string {
 func (w *world) gone(role string, version int) {
 	w.t.Helper()
 	var v versionAnswer
-	await(w.t, "the end of a version", func() (bool, any) {
+	await.Until(w.t, "the end of a version", func() (bool, any) {
 		v = w.status(role).version(version)
 		return v.State == "retired" && v.ProvenDead, v
 	})

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/kubernetestest"
 )
 
@@ -49,7 +50,7 @@ func TestRolloutOfABrokenReleaseIsGivenUp(t *testing.T) {
 	require.NoError(t, k.AwaitRollout(ctx, "Deployment", namespace, "api"))
 
 	require.NoError(t, k.Restart(ctx, "Deployment", namespace, "api"))
-	await(t, "the roll-out to be given up", func() (bool, any) {
+	await.Until(t, "the roll-out to be given up", func() (bool, any) {
 		w, err := k.Workload(ctx, "Deployment", namespace, "api")
 		require.NoError(t, err)
 		require.False(t, w.Complete())
@@ -75,13 +76,13 @@ func TestAServiceAccountMayDoWhatItsRulesSay(t *testing.T) {
 	rule.Verbs = append(rule.Verbs, "patch")
 	_, err = k.ServiceAccount(ctx, namespace, "vault", rule)
 	require.NoError(t, err)
-	await(t, "the new rules to be known", func() (bool, any) {
+	await.Until(t, "the new rules to be known", func() (bool, any) {
 		err := account.Restart(ctx, "Deployment", namespace, "api")
 		return err == nil, err
 	})
 
 	require.NoError(t, k.Delete(ctx, "ServiceAccount", namespace, "vault"))
-	await(t, "the token to be refused", func() (bool, any) {
+	await.Until(t, "the token to be refused", func() (bool, any) {
 		_, err := account.Workload(ctx, "Deployment", namespace, "api")
 		return kubernetestest.HasCode(err, http.StatusUnauthorized), err
 	})

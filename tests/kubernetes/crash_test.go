@@ -5,6 +5,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/vaulttest"
 )
 
@@ -52,7 +53,7 @@ func TestARolloutWhoseEngineIsKilled(t *testing.T) {
 // killOnceRestarted kills the plugin as soon as a Deployment's template was changed.
 func (r *runbook) killOnceRestarted(app string, before release) {
 	r.t.Helper()
-	await(r.t, app+" to be restarted", func() (bool, any) {
+	await.Until(r.t, app+" to be restarted", func() (bool, any) {
 		d, err := r.kubernetes.Workload(r.t.Context(), "Deployment", r.namespace, app)
 		require.NoError(r.t, err)
 		return d.Metadata.Generation > before.generation, d.Metadata

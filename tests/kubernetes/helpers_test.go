@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/require"
@@ -16,31 +15,6 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/podrunner"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/vaulttest"
 )
-
-// patience is how long a condition that should hold within seconds may take on a loaded machine.
-const patience = 90 * time.Second
-
-// await polls until the condition holds. What it saw last is told when it never does.
-func await(t *testing.T, what string, holds func() (yes bool, seen any)) {
-	t.Helper()
-	deadline := time.NewTimer(patience)
-	defer deadline.Stop()
-	ticker := time.NewTicker(50 * time.Millisecond)
-	defer ticker.Stop()
-	for {
-		yes, seen := holds()
-		if yes {
-			return
-		}
-		select {
-		case <-ticker.C:
-		case <-deadline.C:
-			t.Fatalf("waited %s for %s; last seen: %v", patience, what, seen)
-		case <-t.Context().Done():
-			t.Fatalf("the test ended while it waited for %s", what)
-		}
-	}
-}
 
 // A world is a namespace, a mount of the engine and a database with a connection main, none of which
 // another test knows.

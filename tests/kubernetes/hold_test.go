@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 )
 
 // A rotation whose rollout fails waits for a person, who has three ways out of it.
@@ -47,7 +49,7 @@ func TestAHeldRotation(t *testing.T) {
 		held := r.holds(4)
 		r.mend("api", r.api)
 		r.write("emergency/database", map[string]any{"reason": "the credential was found in a public place", "wait": "0s"})
-		await(t, "the incident to be over", func() (bool, any) {
+		await.Until(t, "the incident to be over", func() (bool, any) {
 			s := r.status("database")
 			return s.Current == 5 && s.Rotation == nil && s.Last.ID != held, describe(s)
 		})
@@ -94,7 +96,7 @@ func (r *runbook) holds(version int) (id string) {
 // resumes lets a held rotation go on, once the workload is no longer given up.
 func (r *runbook) resumes() {
 	r.t.Helper()
-	await(r.t, "the mended release to come up", func() (bool, any) {
+	await.Until(r.t, "the mended release to come up", func() (bool, any) {
 		d, err := r.kubernetes.Workload(r.t.Context(), "Deployment", r.namespace, "api")
 		require.NoError(r.t, err)
 		return d.Complete(), d.Status

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/kubernetestest"
 	page "github.com/intelliflow/vault-plugin-secrets-rotation/tests/runbook"
 )
@@ -40,7 +41,7 @@ func TestTheQuickStartOfThePage(t *testing.T) {
 
 	run := w.shell(map[string]string{"token": token + "\n", "ca.pem": w.kubernetes.CAPEM()})
 	run(found[1])
-	await(t, "the account's rights", func() (bool, any) {
+	await.Until(t, "the account's rights", func() (bool, any) {
 		lines := w.lines("connections/prod/check")
 		return len(lines) == 3 && lines[1].Result == "pass", lines
 	})
@@ -90,12 +91,12 @@ func TestTheRunbooksCommandsForKubernetes(t *testing.T) {
 		}
 		ran++
 		if !block.Setup {
-			await(t, "the account's rights", func() (bool, any) {
+			await.Until(t, "the account's rights", func() (bool, any) {
 				lines := w.lines("preflight/database")
 				return !slices.ContainsFunc(lines, func(l checkLine) bool { return l.Result == "fail" }), lines
 			})
 			id = w.begin("rotate/database", nil)
-			await(t, "the rollout", func() (bool, any) { return w.currentVersion("database") == 2, nil })
+			await.Until(t, "the rollout", func() (bool, any) { return w.currentVersion("database") == 2, nil })
 		}
 		require.Empty(t, block.Missing(string(run(here.Replace(block.Code)))))
 	}

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 )
 
 // Pods keep what they read when they started, so that they follow a rotation by being restarted, and
@@ -22,19 +24,19 @@ func TestPodsLogInWithWhatTheyReadWhenTheyStarted(t *testing.T) {
 		}
 	}
 	versions(1)
-	await(t, "a session for each pod, beside those that a look at its health opens", func() (bool, any) {
+	await.Until(t, "a session for each pod, beside those that a look at its health opens", func() (bool, any) {
 		lasting := w.postgres.MustQuery(t, w.mount,
 			"SELECT count(*)::text FROM pg_stat_activity WHERE application_name = 'api' AND backend_start < now() - interval '1 s'")
 		return lasting == "2", lasting
 	})
 
 	w.write("rotate/database", nil)
-	await(t, "the rotation", func() (bool, any) { v := w.currentVersion("database"); return v == 2, v })
+	await.Until(t, "the rotation", func() (bool, any) { v := w.currentVersion("database"); return v == 2, v })
 	versions(1)
 
 	require.NoError(t, w.kubernetes.Restart(t.Context(), "Deployment", w.namespace, "api"))
 	asked := 0
-	await(t, "the restart, asking all the time", func() (bool, any) {
+	await.Until(t, "the restart, asking all the time", func() (bool, any) {
 		_, healthy := api.Ask(t.Context())
 		require.True(t, healthy, "%+v", api.Counts())
 		asked++
@@ -55,7 +57,7 @@ func TestARefusedLoginIsCounted(t *testing.T) {
 	health, healthy := api.Ask(t.Context())
 	require.True(t, healthy)
 	w.postgres.MustExec(t, w.mount, fmt.Sprintf("ALTER ROLE %q NOLOGIN", health.Username))
-	await(t, "the pod to be no longer ready", func() (bool, any) {
+	await.Until(t, "the pod to be no longer ready", func() (bool, any) {
 		api.Ask(t.Context())
 		return len(api.Ready()) == 0 && api.Counts().Refused > 0, api.Counts()
 	})
@@ -67,9 +69,9 @@ func TestAReleaseThatCannotWorkWithAVersionNeverBecomesReady(t *testing.T) {
 	api := w.deploy("api", "database", 1)
 	api.BreakFrom(2)
 	w.write("rotate/database", nil)
-	await(t, "the rotation", func() (bool, any) { v := w.currentVersion("database"); return v == 2, v })
+	await.Until(t, "the rotation", func() (bool, any) { v := w.currentVersion("database"); return v == 2, v })
 	require.NoError(t, w.kubernetes.Restart(t.Context(), "Deployment", w.namespace, "api"))
-	await(t, "the roll-out to be given up", func() (bool, any) {
+	await.Until(t, "the roll-out to be given up", func() (bool, any) {
 		d, err := w.kubernetes.Workload(t.Context(), "Deployment", w.namespace, "api")
 		require.NoError(t, err)
 		return d.Condition("Progressing").Reason == "ProgressDeadlineExceeded", d.Status
@@ -79,7 +81,7 @@ func TestAReleaseThatCannotWorkWithAVersionNeverBecomesReady(t *testing.T) {
 	require.Equal(t, 1, health.Version)
 
 	w.write("rollback/database", nil)
-	await(t, "the rollback", func() (bool, any) { v := w.currentVersion("database"); return v == 1, v })
+	await.Until(t, "the rollback", func() (bool, any) { v := w.currentVersion("database"); return v == 1, v })
 	require.NoError(t, w.kubernetes.Restart(t.Context(), "Deployment", w.namespace, "api"))
 	w.awaitRollout("api")
 }

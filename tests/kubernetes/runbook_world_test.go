@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/kubernetestest"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/podrunner"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/vaulttest"
@@ -66,7 +67,7 @@ func (w *world) rbac(selectors bool) (token string) {
 		}
 	}
 	require.NoError(w.t, w.kubernetes.ApplyManifest(w.t.Context(), strings.Join(documents, "---\n")))
-	await(w.t, "the token of the manifest", func() (bool, any) {
+	await.Until(w.t, "the token of the manifest", func() (bool, any) {
 		var secret struct {
 			Data map[string]string `json:"data"`
 		}
@@ -91,7 +92,7 @@ func (w *world) connectKubernetes(name, token string, targets ...string) {
 		"type": "kubernetes", "kubernetes_host": w.kubernetes.Address(), "kubernetes_ca_cert": w.kubernetes.CAPEM(),
 		"service_account_jwt": token, "allowed_targets": targets,
 	})
-	await(w.t, "the account's rights", func() (bool, any) {
+	await.Until(w.t, "the account's rights", func() (bool, any) {
 		lines := w.lines("connections/" + name + "/check")
 		for _, line := range lines {
 			if line.Result != "pass" {
@@ -208,7 +209,7 @@ func (w *world) newest(app string, d kubernetestest.Workload) (hash string) {
 // serves tells that an application's pods are these, by name, and all have read this version.
 func (w *world) serves(app *podrunner.Runner, version int) (names []string) {
 	w.t.Helper()
-	await(w.t, "all pods to be ready", func() (bool, any) { r := app.Ready(); return len(r) == 2, r })
+	await.Until(w.t, "all pods to be ready", func() (bool, any) { r := app.Ready(); return len(r) == 2, r })
 	for name, health := range app.Ready() {
 		require.Equal(w.t, version, health.Version, "%s: %+v", name, health)
 		names = append(names, name)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/await"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/kubernetestest"
 )
 
@@ -35,7 +36,7 @@ func TestALabelSelectorRollsEveryKind(t *testing.T) {
 		"service_account_jwt": w.rbac(true), "allowed_targets": w.namespace + "/*",
 	})
 	w.writeRole("database", map[string]any{"rollout": w.target("/all/app=crm"), "rollout_order": "parallel"})
-	await(t, "the account's rights", func() (bool, any) {
+	await.Until(t, "the account's rights", func() (bool, any) {
 		lines := w.lines("preflight/database")
 		for _, line := range lines {
 			if line.Result == "fail" {

@@ -43,7 +43,7 @@ func HasCode(err error, code int) bool {
 }
 
 func (c *Cluster) administrator() (*Client, error) {
-	certificate, key, err := c.authority.client(identity{"kubernetestest", administrators})
+	certificate, key, err := c.authority.Client("kubernetestest", administrators)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +56,7 @@ func (c *Cluster) administrator() (*Client, error) {
 
 func (c *Cluster) client(certificates ...tls.Certificate) *Client {
 	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(c.authority.pem)
+	roots.AppendCertsFromPEM(c.authority.PEM)
 	return &Client{address: c.Address(), http: &http.Client{
 		Timeout: stopTimeout,
 		Transport: &http.Transport{

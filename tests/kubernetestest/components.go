@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/certs"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/child"
 )
 
@@ -121,27 +122,30 @@ func (c *Cluster) kwok() []string {
 	}
 }
 
+// administrators is the group that may do everything.
+const administrators = "system:masters"
+
 // writeFiles writes what the components read: certificates, keys, who they log in as, and the stages.
 func (c *Cluster) writeFiles() (err error) {
-	if c.authority, err = newAuthority(); err != nil {
+	if c.authority, err = certs.New("kubernetestest CA"); err != nil {
 		return err
 	}
-	certificate, key, err := c.authority.server()
+	certificate, key, err := c.authority.Server("kube-apiserver")
 	if err != nil {
 		return err
 	}
-	accounts, err := newKey()
+	accounts, err := certs.Key()
 	if err != nil {
 		return err
 	}
 	files := map[string][]byte{
-		"ca.crt": c.authority.pem, "server.crt": certificate, "server.key": key, "accounts.key": accounts, "stages.yaml": []byte(stages()),
+		"ca.crt": c.authority.PEM, "server.crt": certificate, "server.key": key, "accounts.key": accounts, "stages.yaml": []byte(stages()),
 	}
-	for name, user := range map[string]identity{
-		"kube-controller-manager": {"system:kube-controller-manager", ""}, "kube-scheduler": {"system:kube-scheduler", ""},
+	for name, who := range map[string][]string{
+		"kube-controller-manager": {"system:kube-controller-manager"}, "kube-scheduler": {"system:kube-scheduler"},
 		"kwok": {"kwok", administrators},
 	} {
-		if files[name+".json"], err = c.kubeconfig(user); err != nil {
+		if files[name+".json"], err = c.kubeconfig(who[0], who[1:]...); err != nil {
 			return err
 		}
 	}
@@ -154,15 +158,15 @@ func (c *Cluster) writeFiles() (err error) {
 }
 
 // kubeconfig says where the API server is and who calls it. JSON is YAML, too.
-func (c *Cluster) kubeconfig(user identity) ([]byte, error) {
-	certificate, key, err := c.authority.client(user)
+func (c *Cluster) kubeconfig(user string, groups ...string) ([]byte, error) {
+	certificate, key, err := c.authority.Client(user, groups...)
 	if err != nil {
 		return nil, err
 	}
 	const name = "kubernetestest"
 	return json.Marshal(Object{
 		"apiVersion": "v1", "kind": "Config", "current-context": name,
-		"clusters": []Object{{"name": name, "cluster": Object{"server": c.Address(), "certificate-authority-data": c.authority.pem}}},
+		"clusters": []Object{{"name": name, "cluster": Object{"server": c.Address(), "certificate-authority-data": c.authority.PEM}}},
 		"users":    []Object{{"name": name, "user": Object{"client-certificate-data": certificate, "client-key-data": key}}},
 		"contexts": []Object{{"name": name, "context": Object{"cluster": name, "user": name}}},
 	})

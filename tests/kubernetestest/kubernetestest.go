@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/certs"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/child"
 )
 
@@ -35,7 +36,7 @@ type Cluster struct {
 	*Client
 	binaries   string
 	dir        string
-	authority  *authority
+	authority  *certs.Authority
 	ports      struct{ etcd, peer, api int }
 	components []*component // in the order of their starts
 	namespaces atomic.Int64
@@ -175,7 +176,7 @@ func (c *Cluster) Close() error {
 func (c *Cluster) Address() string { return fmt.Sprintf("https://127.0.0.1:%d", c.ports.api) }
 
 // CAPEM is the certificate authority of the API server's certificate.
-func (c *Cluster) CAPEM() string { return string(c.authority.pem) }
+func (c *Cluster) CAPEM() string { return string(c.authority.PEM) }
 
 // Namespace makes a namespace in which pods can be made, with a name that begins like this, and returns
 // its name. It stays until the cluster ends.

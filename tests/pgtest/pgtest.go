@@ -20,6 +20,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/certs"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/tests/child"
 )
 
@@ -52,7 +53,7 @@ type Server struct {
 	options                       Options
 	superuserPassword             string
 	account                       *account
-	certs                         *certificates
+	authority                     *certs.Authority
 
 	mu   sync.Mutex
 	proc *process
@@ -104,7 +105,7 @@ func (s *Server) create(ctx context.Context) (err error) {
 	if err := s.makeDir(); err != nil {
 		return err
 	}
-	if s.certs, err = newCertificates(); err != nil {
+	if s.authority, err = certs.New("pgtest CA"); err != nil {
 		return err
 	}
 	if err := s.initDB(ctx); err != nil {
@@ -125,13 +126,16 @@ func (s *Server) makeDir() (err error) {
 }
 
 func (s *Server) writeCertificates() error {
-	if err := s.writeFile("server.crt", s.certs.serverCertPEM); err != nil {
+	certificate, key, err := s.authority.Server("localhost")
+	if err != nil {
 		return err
 	}
-	if err := s.writeFile("server.key", s.certs.serverKeyPEM); err != nil {
-		return err
+	for name, content := range map[string][]byte{"server.crt": certificate, "server.key": key, "ca.crt": s.authority.PEM} {
+		if err := s.writeFile(name, content); err != nil {
+			return err
+		}
 	}
-	return s.writeFile("ca.crt", s.certs.caPEM)
+	return nil
 }
 
 // writeSettings writes a file that postgresql.conf includes last.
@@ -220,12 +224,12 @@ func (s *Server) Port() int { return s.port }
 func (s *Server) SuperuserPassword() string { return s.superuserPassword }
 
 // CAPEM is the certificate authority of the server's certificate.
-func (s *Server) CAPEM() string { return string(s.certs.caPEM) }
+func (s *Server) CAPEM() string { return string(s.authority.PEM) }
 
 // ClientCertificate makes a certificate for a database user, signed by the
 // cluster's CA.
 func (s *Server) ClientCertificate(user string) (certPEM, keyPEM string, err error) {
-	cert, key, err := s.certs.client(user)
+	cert, key, err := s.authority.Client(user)
 	return string(cert), string(key), err
 }
 

@@ -18,7 +18,7 @@ func (s *Server) Connect(ctx context.Context, user, password, database string) (
 		return nil, fmt.Errorf("connect to the test server: %w", err)
 	}
 	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(s.certs.caPEM)
+	roots.AppendCertsFromPEM(s.authority.PEM)
 	config.TLSConfig = &tls.Config{RootCAs: roots, ServerName: s.Host(), MinVersion: tls.VersionTLS12}
 	config.ConnectTimeout = 10 * time.Second
 	return pgx.ConnectConfig(ctx, config)

@@ -18,7 +18,7 @@ func (s *Server) StartStandby(ctx context.Context) (*Server, error) {
 	if !s.options.Replication {
 		return nil, errors.New("the cluster was not started with Options.Replication")
 	}
-	standby := &Server{binDir: s.binDir, account: s.account, certs: s.certs, superuserPassword: s.superuserPassword, options: s.options}
+	standby := &Server{binDir: s.binDir, account: s.account, authority: s.authority, superuserPassword: s.superuserPassword, options: s.options}
 	standby.options.Settings = maps.Clone(s.options.Settings)
 	if standby.options.Settings == nil {
 		standby.options.Settings = map[string]string{}

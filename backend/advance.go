@@ -120,7 +120,7 @@ func (e *Engine) view(s *subject) (view, error) {
 	v := view{
 		role: s.role, state: s.state, now: e.clock.Now(), policy: policy, print: fingerprint(s.role.Policy),
 		undeclared: e.undeclared.of(s.name),
-		served:     e.beat(), checked: e.memory.checked(s.name), checkFrom: e.memory.checkFrom(s.name, e.spread), buried: s.buried,
+		served:     e.beat(), looks: e.memory.looks(s.name, e.spread), buried: s.buried,
 	}
 	v.announce, v.soak = announceAhead(kind, s.role), soakOf(kind, s.role)
 	if v.data, err = dataPolicyOf(kind, s.role); err != nil {
@@ -191,6 +191,8 @@ func (e *Engine) perform(ctx context.Context, s *subject, d decision) error {
 		return nil
 	case actCheck:
 		return e.check(ctx, s)
+	case actCopy:
+		return e.lookAtCopy(ctx, s)
 	case actMirror:
 		return e.mirror(ctx, s)
 	case actTrim:
@@ -281,7 +283,7 @@ func (e *Engine) verifyAndSwitch(ctx context.Context, s *subject) error {
 	if err == nil && r.Trigger != rotation.Initial && r.Trigger != rotation.Import {
 		// Looked at a moment ago. A new role still has to be: somebody else may keep
 		// one of its name.
-		e.memory.setChecked(s.name, e.clock.Now())
+		e.memory.looked(s.name, lookAtTarget, e.clock.Now())
 	}
 	return err
 }

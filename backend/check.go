@@ -20,23 +20,26 @@ func (e *Engine) check(ctx context.Context, s *subject) error {
 	if err == nil && found == nil {
 		found, err = e.verifyCurrent(ctx, s)
 	}
-	if err == nil && found == nil {
-		err = e.watchMirror(ctx, s)
+	if err == nil && found != nil {
+		err = e.diverge(ctx, s, found)
 	}
+	return e.afterLook(s, lookAtTarget, err)
+}
+
+// afterLook notes a comparison once what it found is stored. What could not be reached proves
+// nothing; it is looked at again soon.
+func (e *Engine) afterLook(s *subject, at int, err error) error {
 	switch {
+	case err == nil:
+		e.memory.looked(s.name, at, e.clock.Now())
+		return nil
 	case errors.Is(err, errInterrupted), errors.Is(err, errStale), isStorage(err):
 		return err
-	case err != nil:
-		// What could not be reached proves nothing; it is looked at again soon.
-		wait := e.memory.checkFailed(s.name, e.clock.Now())
+	default:
+		wait := e.memory.lookedInVain(s.name, at, e.clock.Now())
 		e.logger.Warn("could not compare a role with the world outside", "role", s.name, "error", failureOf(err, nil).Message, "retry_in", wait)
 		return nil
 	}
-	e.memory.setChecked(s.name, e.clock.Now())
-	if found != nil {
-		return e.diverge(ctx, s, found)
-	}
-	return nil
 }
 
 func (e *Engine) verifyCurrent(ctx context.Context, s *subject) (*rotation.Divergence, error) {

@@ -230,7 +230,7 @@ func (e *Engine) WriteConnection(ctx context.Context, w Write) (warnings []strin
 		return nil, err
 	}
 	if before != nil && len(kind.Options().Changed(before.Values, doc.Values, func(o option.Option) bool { return o.Address })) > 0 {
-		e.memory.forgetChecks() // do the versions of its roles work there?
+		e.memory.forgetLooks() // do the versions of its roles work there?
 		e.forgetAll()
 		if err := e.dataMoved(ctx, doc.Name); err != nil {
 			return nil, fmt.Errorf("connection %s was written, but re-encryptions do not know yet that it leads elsewhere, write it again: %w", doc.Name, err)

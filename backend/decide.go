@@ -30,7 +30,8 @@ const (
 	actAhead    act = "ahead"    // make, or bring back, a standby version
 	actStage    act = "stage"    // make the second of a pair, that the schedule asks for
 	actPromote  act = "promote"  // let the staged version take over
-	actCheck    act = "check"    // does the world outside match?
+	actCheck    act = "check"    // does the target match?
+	actCopy     act = "look at the copy"
 	actPlanData act = "plan re-encryption"
 	actData     act = "re-encrypt" // let stored data follow, in the background
 	actKeep     act = "adopt destroy_after"
@@ -64,11 +65,8 @@ type view struct {
 	mirrorPrint string
 	// served is for how long this process has served readers.
 	served time.Duration
-	// checked is when the current version was last compared with the world outside;
-	// zero when this process has not done so.
-	checked time.Time
-	// checkFrom is when the first comparison of this process is due.
-	checkFrom time.Time
+	// looks are this process's comparisons of the role with the world outside.
+	looks [looksAt]look
 	// announce is for how long a version stands by before it is used; 0: none does.
 	announce time.Duration
 	// soak is how a staged version takes over.
@@ -88,7 +86,7 @@ type view struct {
 	undelivered int
 }
 
-// checkEvery is how often a current version is compared with the world outside.
+// checkEvery is how often a role is compared with the world outside.
 const checkEvery = 24 * time.Hour
 
 // rules are asked in this order: of all that is due, the first is done. What ends
@@ -97,7 +95,7 @@ const checkEvery = 24 * time.Hour
 var rules = []func(view) decision{
 	ruleDeclare, ruleBury, rulePolicy, ruleKillCurrent, ruleKill, ruleProve, ruleAdvance,
 	ruleWithdraw, ruleUndo, ruleMissed, ruleKeep, ruleRetire, ruleIntent, rulePromote, ruleStage, ruleSchedule, ruleIncident, ruleAhead, ruleMirror,
-	rulePlanData, ruleData, ruleCheck, ruleTrim, ruleUse, ruleForetell, ruleWindow, ruleAlarm, ruleEvents,
+	rulePlanData, ruleData, ruleCheck, ruleCopy, ruleTrim, ruleUse, ruleForetell, ruleWindow, ruleAlarm, ruleEvents,
 }
 
 // decide returns what is due now, or else the earliest time to look again.
@@ -392,10 +390,7 @@ func ruleCheck(v view) decision {
 	if v.state.InFlight != nil || v.state.Deleted || cur == nil || cur.Compromised || v.frozen() {
 		return decision{}
 	}
-	if v.checked.IsZero() {
-		return decision{act: actCheck, at: v.checkFrom}
-	}
-	return decision{act: actCheck, at: v.checked.Add(checkEvery)}
+	return decision{act: actCheck, at: v.looks[lookAtTarget].dueAt()}
 }
 
 func ruleTrim(v view) decision {

@@ -18,12 +18,10 @@ type memory struct {
 }
 
 type remembered struct {
-	checked time.Time       // last comparison with the world outside
-	check   time.Time       // when the first one is due
-	unknown int             // comparisons in a row that found nothing out
-	sent    map[string]bool // events handed over, not yet out of the document
-	faults  int             // storage failures in a row
-	issued  map[int]time.Time
+	looks  [looksAt]look   // comparisons with the world outside
+	sent   map[string]bool // events handed over, not yet out of the document
+	faults int             // storage failures in a row
+	issued map[int]time.Time
 	// given are the secrets that came with the write of a new role, for the rotation
 	// that takes them over: they are stored as material or not at all.
 	given    secret.Map
@@ -58,44 +56,63 @@ func (m *memory) forget(name string) {
 	delete(m.roles, name)
 }
 
-// checked is when the role was last compared with the world outside.
-func (m *memory) checked(name string) (at time.Time) {
-	m.with(name, func(r *remembered) { at = r.checked })
-	return at
+// What a role is compared with, in the world outside.
+const (
+	lookAtTarget = iota
+	lookAtCopy
+	looksAt
+)
+
+// look is how the comparison of a role with one thing outside stands in this process.
+type look struct {
+	first  time.Time // when the first one is due; chosen once
+	last   time.Time
+	failed int // in a row that found nothing out
 }
 
-func (m *memory) setChecked(name string, at time.Time) {
-	m.with(name, func(r *remembered) { r.checked, r.unknown = at, 0 })
+// dueAt is when to compare next.
+func (l look) dueAt() time.Time {
+	if l.last.IsZero() {
+		return l.first
+	}
+	return l.last.Add(checkEvery)
 }
 
-// checkFailed counts a comparison that found nothing out; the wait before the next one grows with them.
-func (m *memory) checkFailed(name string, now time.Time) (wait time.Duration) {
+// looks are a role's comparisons; those that never were are due when choose says.
+func (m *memory) looks(name string, choose func(name string) time.Time) (all [looksAt]look) {
+	m.with(name, func(r *remembered) {
+		for i := range r.looks {
+			if r.looks[i].first.IsZero() {
+				r.looks[i].first = choose(name)
+			}
+		}
+		all = r.looks
+	})
+	return all
+}
+
+func (m *memory) looked(name string, at int, now time.Time) {
+	m.with(name, func(r *remembered) { r.looks[at].last, r.looks[at].failed = now, 0 })
+}
+
+// lookedInVain counts a comparison that found nothing out; the wait before the next one grows with them.
+func (m *memory) lookedInVain(name string, at int, now time.Time) (wait time.Duration) {
 	const most = 5 * time.Minute
 	m.with(name, func(r *remembered) {
-		r.unknown++
-		wait = min(schedule.Backoff(r.unknown+1), most)
-		r.checked = now.Add(wait - checkEvery)
+		l := &r.looks[at]
+		l.failed++
+		wait = min(schedule.Backoff(l.failed+1), most)
+		l.last = now.Add(wait - checkEvery)
 	})
 	return wait
 }
 
-// checkFrom is when the role's first comparison is due; it is chosen once.
-func (m *memory) checkFrom(name string, choose func(name string) time.Time) (at time.Time) {
-	m.with(name, func(r *remembered) {
-		if r.check.IsZero() {
-			r.check = choose(name)
-		}
-		at = r.check
-	})
-	return at
-}
-
-// forgetChecks lets every role be compared with its target again.
-func (m *memory) forgetChecks() {
+// forgetLooks lets every role be compared with the world outside again.
+func (m *memory) forgetLooks() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, r := range m.roles {
-		r.checked, r.check, r.unknown = time.Time{}, time.Time{}, 0
+		r.looks = [looksAt]look{}
 	}
 }
 

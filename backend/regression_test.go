@@ -3,6 +3,7 @@ package backend_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -174,6 +175,35 @@ func (l *losing) Put(ctx context.Context, key string, value []byte) error {
 		return enginetest.ErrInjected
 	}
 	return err
+}
+
+// What a look at the target found is looked for again when it could not be stored.
+func TestADivergenceThatWasNotStoredIsFoundAgain(t *testing.T) {
+	t.Parallel()
+	var refused enginetest.Shared[bool]
+	r := created(t, option.Values{"rotation_period": int64(30 * 24 * 3600)}, func(s *enginetestStage) {
+		s.Storage = func(inner store.Storage) store.Storage { return firstRefused{inner, `"divergence":{`, &refused} }
+	})
+	r.Leak(true)
+	r.world.Remove(r.marked()[0])
+	r.Restart()
+	r.waitUntil("diverged", 10*time.Minute, func() bool { return r.status().State == backend.StateDiverged })
+	require.True(t, refused.Get())
+}
+
+// firstRefused refuses the first Put of a state that says something.
+type firstRefused struct {
+	store.Storage
+	says    string
+	refused *enginetest.Shared[bool]
+}
+
+func (f firstRefused) Put(ctx context.Context, key string, value []byte) error {
+	if key == "state/"+app && strings.Contains(string(value), f.says) && !f.refused.Get() {
+		f.refused.Set(true)
+		return enginetest.ErrInjected
+	}
+	return f.Storage.Put(ctx, key, value)
 }
 
 func TestConnectionWriteAsksForSecretsOnlyOnce(t *testing.T) {

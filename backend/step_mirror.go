@@ -151,14 +151,27 @@ func (e *Engine) mirror(ctx context.Context, s *subject) error {
 	return err
 }
 
-// watchMirror notices, beside the daily look at a role, what somebody else did to its copy.
-func (e *Engine) watchMirror(ctx context.Context, s *subject) error {
-	m := s.state.Mirror
-	if s.role.Policy.Mirror == "" || m == nil || m.Path != s.role.Policy.Mirror || s.state.InFlight != nil {
-		return nil
+// ruleCopy compares the copy with what we wrote, as often as the target is compared.
+func ruleCopy(v view) decision {
+	m := v.state.Mirror
+	if v.role.Policy.Mirror == "" || m == nil || m.Path != v.role.Policy.Mirror || v.state.InFlight != nil || v.state.Deleted || v.frozen() {
+		return decision{}
 	}
-	var a mirrorAct
-	err := e.effect(ctx, func(ctx context.Context) (err error) {
+	return decision{act: actCopy, at: v.looks[lookAtCopy].dueAt()}
+}
+
+// lookAtCopy notices what somebody else did to a role's copy.
+func (e *Engine) lookAtCopy(ctx context.Context, s *subject) error {
+	a, err := e.readCopy(ctx, s)
+	if err == nil && a.foreign != s.state.Mirror.Foreign {
+		err = e.noteForeign(ctx, s, a)
+	}
+	return e.afterLook(s, lookAtCopy, err)
+}
+
+func (e *Engine) readCopy(ctx context.Context, s *subject) (a mirrorAct, err error) {
+	m := s.state.Mirror
+	err = e.effect(ctx, func(ctx context.Context) (err error) {
 		if a.place, err = e.place(ctx, s.role); err != nil {
 			return err
 		}
@@ -166,12 +179,15 @@ func (e *Engine) watchMirror(ctx context.Context, s *subject) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("look at the copy %s: %w", m.Path, err)
+		return a, fmt.Errorf("look at the copy %s: %w", m.Path, err)
 	}
-	if a.foreign = foreign(m, m.Path, a.found); a.foreign == m.Foreign {
-		return nil
-	}
-	_, err = e.update(ctx, s.name, func(s *subject) error {
+	a.foreign = foreign(m, m.Path, a.found)
+	return a, nil
+}
+
+func (e *Engine) noteForeign(ctx context.Context, s *subject, a mirrorAct) error {
+	m := s.state.Mirror
+	_, err := e.update(ctx, s.name, func(s *subject) error {
 		if s.state.InFlight != nil || s.state.Mirror == nil || s.state.Mirror.Path != m.Path || s.state.Mirror.Copy != m.Copy {
 			return errStale
 		}

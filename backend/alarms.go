@@ -80,7 +80,13 @@ func ruleAlarm(v view) decision {
 	if a != nil {
 		was = a.State
 	}
-	if rotation.Alarming(t.word) && t.word != was || a != nil && !rotation.Alarming(t.word) {
+	if rotation.Alarming(t.word) && t.word != was {
+		return v.due(actAlarm)
+	}
+	if a != nil && !rotation.Alarming(t.word) {
+		if v.state.InFlight != nil { // whether the role is well again is what it will tell
+			return decision{}
+		}
 		return v.due(actAlarm)
 	}
 	at := v.state.AlarmAt(t.alarm)
@@ -88,6 +94,20 @@ func ruleAlarm(v view) decision {
 		at = overdue
 	}
 	return decision{act: actAlarm, at: at}
+}
+
+// alarmed lets an alarm begin by the Put that stores the event that raises it. Were that left to an
+// act of its own, what failed could be well before, and nothing would tell of the end of what people
+// were told of.
+func (e *Engine) alarmed(s *subject) {
+	raises := func(ev rotation.Event) bool { k := kindOf(ev); return k.alarm == ofRole && !k.closes }
+	if s.state.Alarm != nil || s.state.Deleted || !slices.ContainsFunc(s.state.Events, raises) {
+		return
+	}
+	now := e.clock.Now()
+	if t := e.telling(s, e.rotators[s.role.Type], now); rotation.Alarming(t.word) {
+		s.state.ReviewAlarm(t.word, t.reason, t.told, t.alarm, now)
+	}
 }
 
 // reviewAlarm does what ruleAlarm found due.

@@ -312,7 +312,7 @@ func (e *Engine) postpone(ctx context.Context, s *subject, i rotation.Intent, re
 		if s.state.InFlight != nil || s.state.Deleted || !s.wants(i) {
 			return errStale
 		}
-		now := e.clock.Now()
+		now, before := e.clock.Now(), s.state.Postponed
 		switch {
 		case i.Trigger == rotation.Initial, i.Trigger == rotation.Import:
 			return s.state.Delete(now)
@@ -325,7 +325,10 @@ func (e *Engine) postpone(ctx context.Context, s *subject, i rotation.Intent, re
 			s.state.Intent, s.state.Replaced = s.state.Replaced, nil
 			return nil
 		}
-		s.state.Emit(rotation.Event{ID: i.ID + "/rotation.postponed", Type: "rotation.postponed", Time: now, Data: map[string]string{"reason": reason}})
+		if before != nil && before.Reason == reason { // the alarm tells again of what lasts
+			return nil
+		}
+		s.state.Emit(rotation.Event{ID: fmt.Sprintf("%s/rotation.postponed/%d", i.ID, now.UnixNano()), Type: "rotation.postponed", Time: now, Data: map[string]string{"reason": reason}})
 		return nil
 	})
 	if err == nil {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/notify"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
@@ -131,15 +132,18 @@ func (k EventKind) same(ev rotation.Event) string {
 	return k.Name + " " + ev.Data[k.cause]
 }
 
-// alarmKey is what lasts for as long as the alarm does.
-func (k EventKind) alarmKey(role string, data map[string]string) string {
+// alarmKey is what lasts for as long as the alarm does. That a secret is read too often ends with
+// the person who looked into it: what happens another day is an alarm of its own.
+func (k EventKind) alarmKey(role string, ev rotation.Event) string {
 	switch k.alarm {
-	case ofRole, ofAccess:
+	case ofRole:
 		return string(k.alarm) + "/" + role
+	case ofAccess:
+		return fmt.Sprintf("%s/%s/%s", k.alarm, role, ev.Time.UTC().Format(time.DateOnly))
 	case ofIncident:
-		return string(k.alarm) + "/" + data["incident_id"]
+		return string(k.alarm) + "/" + ev.Data["incident_id"]
 	case ofAChannel:
-		return string(k.alarm) + "/" + data["channel"]
+		return string(k.alarm) + "/" + ev.Data["channel"]
 	default:
 		return ""
 	}

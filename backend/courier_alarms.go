@@ -31,7 +31,7 @@ func (k EventKind) holders(q *store.Queued) []string {
 	case ofRole:
 		return rolesOf(q)
 	case ofIncident, ofAChannel:
-		return []string{k.alarmKey(q.Role, q.Event.Data)}
+		return []string{k.alarmKey(q.Role, q.Event)}
 	default:
 		return nil
 	}
@@ -83,7 +83,7 @@ func (e *Engine) decideAlarms(ctx context.Context, channel, key string, q *store
 
 // alarmsOf says which alarm a message raises, and which it ends, given those that are open.
 func alarmsOf(kind EventKind, q *store.Queued, holders []string, open map[string]string) (alarm string, over []string) {
-	key := kind.alarmKey(q.Role, q.Event.Data)
+	key := kind.alarmKey(q.Role, q.Event)
 	switch {
 	case kind.closes:
 		over = ended(holders, "", open)

@@ -35,10 +35,10 @@ type dependents struct {
 }
 
 // withDependents is a rig whose role exists, and has dependents.
-func withDependents(t *testing.T, role option.Values) *dependents {
+func withDependents(t *testing.T, role option.Values, change ...func(*enginetest.Stage)) *dependents {
 	t.Helper()
 	d := &dependents{around: enginetest.NewSurroundings(api, web)}
-	d.rig = newRig(t, func(s *enginetest.Stage) { s.Around = d.around })
+	d.rig = newRig(t, append(change, func(s *enginetest.Stage) { s.Around = d.around })...)
 	d.ConnectAround(health)
 	d.Create(role)
 	d.Wait(time.Minute)

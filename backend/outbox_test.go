@@ -28,13 +28,13 @@ type told struct {
 	channel *enginetest.Channel
 }
 
-func newTold(t *testing.T, values option.Values) *told {
+func newTold(t *testing.T, values option.Values, change ...func(*enginetest.Stage)) *told {
 	t.Helper()
 	channel := &enginetest.Channel{}
 	r := &told{channel: channel}
-	r.rig = newRig(t, func(s *enginetest.Stage) {
+	r.rig = newRig(t, append(change, func(s *enginetest.Stage) {
 		s.Channel = func(*enginetest.Faults) notify.Kind { return channel }
-	})
+	})...)
 	r.WriteChannel("ops", nil)
 	r.Create(values)
 	r.Wait(time.Minute)

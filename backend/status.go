@@ -217,7 +217,7 @@ func (s *subject) summary() summary {
 	for i := range st.Versions {
 		v := &st.Versions[i]
 		out.grace = out.grace || v.Holds() && st.Reencryption.Runs() || !v.KeepsData && (v.State == rotation.Retiring || v.State == rotation.Disabled)
-		out.failing = out.failing || v.Attention != nil && v.Attention.Failing
+		out.failing = out.failing || v.Attention != nil && v.Attention.Failing || v.Doubted()
 	}
 	return out
 }
@@ -271,6 +271,9 @@ func lastError(st *rotation.State) string {
 		if v := &st.Versions[i]; v.Attention != nil && v.Attention.Failing {
 			return fmt.Sprintf("version %d: %s", v.Number, v.Attention.Reason)
 		}
+	}
+	if i := slices.IndexFunc(st.Versions, func(v rotation.Version) bool { return v.Doubted() }); i >= 0 {
+		return fmt.Sprintf("the end of version %d: %s", st.Versions[i].Number, st.Versions[i].Proof.Result)
 	}
 	if st.Ahead != nil {
 		return "the next version cannot be made ahead: " + st.Ahead.Reason

@@ -115,6 +115,7 @@ func (e *Engine) save(ctx context.Context, s *subject, lastBefore *rotation.Rota
 		}
 	}
 	s.state.Events = slices.DeleteFunc(s.state.Events, func(ev rotation.Event) bool { return e.memory.delivered(s.name, ev.ID) })
+	e.alarmed(s)
 	// Also after an error: the Put may have gone through, only its answer was lost.
 	defer e.cache.drop(s.name)
 	defer e.reencryptions.reconsider(s)

@@ -183,6 +183,18 @@ func (v *Version) Unproven() bool {
 	}
 }
 
+// provenWithin is how long the proof of an end may take before people are told.
+const provenWithin = 15 * time.Minute
+
+// Doubted tells whether the proof of the version's end has been asked for in vain for too long.
+func (v *Version) Doubted() bool {
+	begun := v.RetireBegun
+	if v.State == Current {
+		begun = v.KilledTime
+	}
+	return v.Unproven() && v.Proof != nil && v.Proof.Time.Sub(begun) > provenWithin
+}
+
 // Lost tells that the target was asked to mint the secret and its answer is not known.
 func (v *Version) Lost() bool { return !v.MintBegun.IsZero() && !v.HasMaterial }
 

@@ -39,7 +39,7 @@ func emitIncident(h *store.IncidentHeader, typ string, now time.Time, data map[s
 }
 
 func incidentEvent(h *store.IncidentHeader, typ string, now time.Time, data map[string]string) rotation.Event {
-	data["incident_id"], data["severity"], data["contacts"] = h.ID, h.Severity, strconv.Itoa(max(h.Contacts, 1))
+	data["incident_id"], data["severity"], data["contacts"] = h.ID, h.Severity, strconv.Itoa(h.Contacts)
 	return rotation.Event{ID: h.ID + "/" + typ, Type: typ, Time: now, Data: data}
 }
 

@@ -63,7 +63,7 @@ func (e *Engine) passIncidentOn(ctx context.Context, id string) (next time.Time,
 	policy := alarmPolicy(e.config.Load())
 	err = e.changeIncident(ctx, id, func(h *store.IncidentHeader) error {
 		now := e.clock.Now()
-		told := max(h.Contacts, 1)
+		told := h.Contacts
 		if h.Status != store.IncidentOpen {
 			return errNoChange
 		}

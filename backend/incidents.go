@@ -23,7 +23,8 @@ func (e *Engine) openIncident(ctx context.Context, r EmergencyRequest, roles ...
 	now := e.clock.Now()
 	header := &store.IncidentHeader{
 		ID: fmt.Sprintf("%s-%s", now.Format("20060102T150405Z"), id[:8]), Severity: r.Severity, Status: store.IncidentOpen,
-		Reason: r.Reason, Actor: by, DetectedTime: now, OpenedTime: now, KillFirst: r.KillFirst, Marks: map[string]store.IncidentMark{},
+		Reason: r.Reason, Actor: by, DetectedTime: now, OpenedTime: now, KillFirst: r.KillFirst,
+		Contacts: min(1, len(e.config.Load().Contacts)), Marks: map[string]store.IncidentMark{},
 	}
 	for _, name := range roles {
 		header.Marks[name] = store.IncidentMark{}

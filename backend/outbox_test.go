@@ -616,6 +616,23 @@ func TestAnIncidentIsPassedOnAndItsMessagesAreOnRecord(t *testing.T) {
 	r.Leak(false)
 }
 
+func TestAContactThatIsNamedLateIsToldOfAnOpenIncident(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, option.Values{"disable_automated_rotation": true})
+	id := r.openIncident()
+	for _, name := range []string{"first", "second"} {
+		r.WriteChannel(name, option.Values{"events": []string{"channel.*"}})
+	}
+	require.NoError(t, r.config(option.Values{"contacts": []string{"first", "second"}, "escalate_after": int64(600)}))
+	r.waitUntil("the first is told", 11*time.Minute, func() bool { return slices.Contains(r.events("first"), "incident.escalated") })
+	require.Empty(t, r.events("second"), "its turn comes when the first did not answer either")
+	require.NoError(t, r.writeIncident(id, backend.IncidentWrite{Acknowledge: of(true)}))
+	r.world.SetRefuse(false)
+	r.waitUntil("the end is told", 2*time.Hour, func() bool { return slices.Contains(r.events("first"), "incident.contained") })
+	require.Empty(t, r.events("second"))
+	r.Leak(false)
+}
+
 // What happens to an incident must be told after any crash, and be on its record.
 func TestCrashAnywhereInTheOutboxOfAnIncident(t *testing.T) {
 	t.Parallel()

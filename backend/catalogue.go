@@ -48,12 +48,12 @@ var EventKinds = []EventKind{
 	{Name: rotation.AlarmEscalated, Severity: notify.Critical, Help: "Nobody acknowledged an alarm within escalate_after: the next contact is told.", says: "nobody acknowledged since {unacknowledged_since} that %s is {state}: {reason}", alarm: ofRole, cause: "state", many: "nobody acknowledged that these are {state}: %s"},
 	{Name: "channel.failing", Severity: notify.Error, Help: "A channel does not take messages.", says: "channel {channel} does not take messages: {reason}", alarm: ofAChannel},
 	{Name: "channel.recovered", Severity: notify.Info, Help: "A channel takes messages again.", says: "channel {channel} takes messages again; {lost} were not delivered", alarm: ofAChannel, closes: true},
-	{Name: "emergency.declared", Severity: notify.Critical, Help: "Somebody declared that a secret leaked.", says: "emergency ({severity}): {reason}", alarm: ofIncident},
-	{Name: "incident.acknowledged", Severity: notify.Info, Help: "Somebody looks after an incident.", says: "incident {incident_id} is looked after"},
-	{Name: "incident.closed", Severity: notify.Info, Help: "An incident was closed.", says: "incident {incident_id} was closed: {conclusion}", alarm: ofIncident, closes: true},
-	{Name: "incident.contained", Severity: notify.Warning, Help: "Every leaked version is proven dead.", says: "incident {incident_id} is contained: every leaked version is proven dead", alarm: ofIncident, closes: true},
-	{Name: "incident.escalated", Severity: notify.Critical, Help: "Nobody acknowledged an incident within escalate_after: the next contact is told.", says: "nobody acknowledged incident {incident_id}: {reason}", alarm: ofIncident},
-	{Name: "incident.severity", Severity: notify.Warning, Help: "The severity of an incident changed.", says: "incident {incident_id} is {severity} now"},
+	{Name: "emergency.declared", Severity: notify.Critical, Help: "Somebody declared that a secret leaked.", says: "emergency ({severity}) of {roles}: {reason}", alarm: ofIncident},
+	{Name: "incident.acknowledged", Severity: notify.Info, Help: "Somebody looks after an incident.", says: "incident {incident_id} of {roles} is looked after"},
+	{Name: "incident.closed", Severity: notify.Info, Help: "An incident was closed.", says: "incident {incident_id} of {roles} was closed: {conclusion}", alarm: ofIncident, closes: true},
+	{Name: "incident.contained", Severity: notify.Warning, Help: "Every leaked version is proven dead.", says: "incident {incident_id} of {roles} is contained: every leaked version is proven dead", alarm: ofIncident, closes: true},
+	{Name: "incident.escalated", Severity: notify.Critical, Help: "Nobody acknowledged an incident within escalate_after: the next contact is told.", says: "nobody acknowledged incident {incident_id} of {roles}: {reason}", alarm: ofIncident},
+	{Name: "incident.severity", Severity: notify.Warning, Help: "The severity of an incident changed.", says: "incident {incident_id} of {roles} is {severity} now"},
 	{Name: "mirror.changed", Severity: notify.Warning, Help: "Somebody else wrote, or removed, the copy that a role has elsewhere.", says: "the copy of %s at {mirror} is not ours any more: {what}; {then}"},
 	{Name: "mirror.written", Severity: notify.Info, Help: "The current version was copied to where the role is mirrored.", says: "version {version} of %s was copied to {mirror} as version {mirror_version}"},
 	{Name: "reencryption.ended", Severity: notify.Info, Help: "All stored data is under the current version.", says: "the data of %s followed to version {version}", cause: everywhere, many: "the data of %s followed to the current version"},
@@ -103,7 +103,7 @@ func (k EventKind) summary(roles []string, data map[string]string) string {
 	for _, name := range slices.Sorted(maps.Keys(data)) {
 		pairs = append(pairs, "{"+name+"}", data[name])
 	}
-	if len(roles) < 2 {
+	if len(roles) < 2 || k.cause == "" { // an incident has one sentence for all of its roles
 		return strings.NewReplacer(pairs...).Replace(k.says)
 	}
 	says := k.says

@@ -238,7 +238,7 @@ func (e *Engine) DeleteChannel(ctx context.Context, name string) error {
 	e.index.forget(channelLock(name))
 	if fares.Told { // else the others would believe for ever that it fails
 		e.forgetChannels()
-		err = e.tell(ctx, nil, channelEvent("channel.recovered", name, fares.FailingSince, e.clock.Now(), map[string]string{"lost": "0"}))
+		err = e.tell(ctx, about{}, channelEvent("channel.recovered", name, fares.FailingSince, e.clock.Now(), map[string]string{"lost": "0"}))
 	}
 	return err
 }
@@ -346,19 +346,63 @@ func (e *Engine) forgetChannels() {
 	e.channels.Store(nil)
 }
 
-// listening returns the channels that are to be told an event of a role, or, where role is
-// nil, of the mount.
-func (e *Engine) listening(ctx context.Context, role *store.Role, ev rotation.Event) (names []string, err error) {
+// about is what an event is of: a role, an incident or, where it has neither, the mount.
+type about struct {
+	role     *store.Role
+	incident *store.IncidentHeader
+}
+
+// name is that of the role, and empty for all else.
+func (a about) name() string {
+	if a.role == nil {
+		return ""
+	}
+	return a.role.Name
+}
+
+// concerns tells whether a channel is there for what an event is of.
+func (a about) concerns(c *store.Channel, config *store.Config) bool {
+	switch {
+	case a.incident != nil:
+		return slices.Contains(a.incident.Channels, c.Name)
+	case a.role != nil:
+		return hears(c, a.role, config)
+	default: // a channel's trouble: any other may be the only one that is read
+		return true
+	}
+}
+
+// hears tells whether a channel is there for a role.
+func hears(c *store.Channel, role *store.Role, config *store.Config) bool {
+	chosen := config.Channels
+	if len(role.Policy.Channels) > 0 {
+		chosen = role.Policy.Channels
+	}
+	return (len(chosen) == 0 || slices.Contains(chosen, c.Name)) && matches(c.Roles, role.Name)
+}
+
+// channelsOf are the channels that are there for any of some roles.
+func (e *Engine) channelsOf(ctx context.Context, roles []*subject) (names []string, err error) {
+	all, err := e.allChannels(ctx)
+	if err != nil {
+		return nil, err
+	}
+	config := e.config.Load()
+	for _, c := range all {
+		if slices.ContainsFunc(roles, func(s *subject) bool { return hears(c, s.role, config) }) {
+			names = append(names, c.Name)
+		}
+	}
+	return names, nil
+}
+
+// listening returns the channels that are to be told an event.
+func (e *Engine) listening(ctx context.Context, of about, ev rotation.Event) (names []string, err error) {
 	all, err := e.allChannels(ctx)
 	if err != nil {
 		return nil, err
 	}
 	config, kind := e.config.Load(), kindOf(ev)
-	chosen := config.Channels
-	if role != nil && len(role.Policy.Channels) > 0 {
-		chosen = role.Policy.Channels
-	}
-	name := nameOf(role)
 	for _, c := range all {
 		switch {
 		case ev.Channel != "":
@@ -367,22 +411,12 @@ func (e *Engine) listening(ctx context.Context, role *store.Role, ev rotation.Ev
 			}
 		case slices.Contains(line(config, kind, ev), c.Name):
 		case kind.closes: // whoever was told of the beginning: its courier knows
-		case len(chosen) > 0 && !slices.Contains(chosen, c.Name) && kind.alarm != ofAChannel:
-			continue
-		case !wants(c, name, ev, kind):
+		case !of.concerns(c, config) || !wants(c, ev, kind):
 			continue
 		}
 		names = append(names, c.Name)
 	}
 	return names, nil
-}
-
-// nameOf is empty for what is the mount's.
-func nameOf(role *store.Role) string {
-	if role == nil {
-		return ""
-	}
-	return role.Name
 }
 
 // line are the contacts who were told of an alarm, or are to be told first: how it goes on
@@ -404,12 +438,12 @@ func line(config *store.Config, kind EventKind, ev rotation.Event) []string {
 	return config.Contacts[:min(max(told, 0), len(config.Contacts))]
 }
 
-// wants tells whether a channel's filters let an event through.
-func wants(c *store.Channel, role string, ev rotation.Event, kind EventKind) bool {
+// wants tells whether a channel's filters of events let one through.
+func wants(c *store.Channel, ev rotation.Event, kind EventKind) bool {
 	if kind.alarm == ofAChannel && ev.Data["channel"] == c.Name { // it would not hear of it
 		return false
 	}
-	return matches(c.Events, ev.Type) && kind.Severity.AtLeast(notify.Severity(c.Severity)) && (role == "" || matches(c.Roles, role))
+	return matches(c.Events, ev.Type) && kind.Severity.AtLeast(notify.Severity(c.Severity))
 }
 
 // checkChannels refuses names of channels that do not exist.
@@ -431,7 +465,7 @@ func (e *Engine) checkChannels(ctx context.Context, field string, names []string
 
 // channelLine tells whether anybody would hear of it should a rotation of the role fail.
 func (e *Engine) channelLine(ctx context.Context, role *store.Role) (rotator.Line, error) {
-	told, err := e.listening(ctx, role, rotation.Event{Type: "rotation.failed"})
+	told, err := e.listening(ctx, about{role: role}, rotation.Event{Type: "rotation.failed"})
 	if err != nil {
 		return rotator.Line{}, err
 	}

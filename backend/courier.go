@@ -103,13 +103,17 @@ func (e *Engine) send(ctx context.Context, doc *store.Channel, batch []outbox.En
 		e.outbox.with(doc.Name, func(c *channelQueue) { c.Remove(key) })
 		return nil
 	}
-	if e.concernsNobody(doc, q) {
+	incident, err := e.incidentOf(ctx, q)
+	if err != nil {
+		return err
+	}
+	if e.concernsNobody(doc, q, incident) {
 		return e.done(ctx, doc.Name, key)
 	}
 	if err := e.decideAlarms(ctx, doc.Name, key, q); err != nil {
 		return err
 	}
-	m, err := e.message(ctx, q)
+	m, err := e.message(ctx, q, incident)
 	if err != nil {
 		return err
 	}
@@ -252,28 +256,31 @@ func (e *Engine) giveUp(ctx context.Context, channel, key, reason string) error 
 // tellOfChannel hands a channel's own events to the others.
 func (e *Engine) tellOfChannel(ctx context.Context, channel string, events []rotation.Event) error {
 	for _, ev := range events {
-		if err := e.tell(ctx, nil, ev); err != nil {
+		if err := e.tell(ctx, about{}, ev); err != nil {
 			return err
 		}
 	}
 	return e.changeFares(ctx, channel, func(d *store.Deliveries) { d.Events = d.Events[len(events):] })
 }
 
-// message makes what a channel is told of an event.
-func (e *Engine) message(ctx context.Context, q *store.Queued) (*notify.Message, error) {
+// message makes what a channel is told of an event. incident is nil where it is of none.
+func (e *Engine) message(ctx context.Context, q *store.Queued, incident *store.IncidentHeader) (*notify.Message, error) {
 	source, err := e.source(ctx)
 	if err != nil {
 		return nil, err
 	}
 	kind, ev := kindOf(q.Event), q.Event
 	roles := rolesOf(q)
+	if incident != nil {
+		roles = rolesOfIncident(incident)
+	}
 	m := &notify.Message{
 		ID: messageID(source, q), Event: ev.Type, Severity: kind.Severity, Time: ev.Time.UTC(), Source: source, Roles: roles,
 		Summary: kind.summary(roles, ev.Data), IncidentID: ev.Data["incident_id"], Link: e.config.Load().ExternalURL,
 	}
 	for _, name := range slices.Sorted(maps.Keys(ev.Data)) {
-		own := len(roles) > 1 && name != kind.cause // of the first one alone
-		if name != "contacts" && !own && ev.Data[name] != "" {
+		own := len(q.Others) > 0 && name != kind.cause // of the first one alone
+		if name != "contacts" && name != "roles" && !own && ev.Data[name] != "" {
 			m.Fields = append(m.Fields, notify.Field{Name: name, Value: ev.Data[name]})
 		}
 	}

@@ -43,13 +43,14 @@ func opens(d store.Deliveries, holders []string) bool {
 }
 
 // concernsNobody tells whether a message is the end of what the channel was never told of.
-// That of an incident is news all the same, where the channel's filters let it through.
-func (e *Engine) concernsNobody(c *store.Channel, q *store.Queued) bool {
+// That of an incident is news all the same to a channel that is there for its roles, where its
+// filters let that through.
+func (e *Engine) concernsNobody(c *store.Channel, q *store.Queued, incident *store.IncidentHeader) bool {
 	kind, fares := kindOf(q.Event), e.outbox.fares(c.Name)
 	if !kind.closes || opens(fares, kind.holders(q)) || len(fares.Alarms) >= maxAlarms {
 		return false
 	}
-	return kind.alarm != ofIncident || !wants(c, q.Role, q.Event, kind)
+	return incident == nil || !slices.Contains(incident.Channels, c.Name) || !wants(c, q.Event, kind)
 }
 
 // maxAlarms bounds what is kept of a channel in one document. Beyond it each alarm is of one

@@ -38,7 +38,7 @@ func (e *Engine) Emergency(ctx context.Context, name string, r EmergencyRequest)
 	if r.KillFirst && s.decrypts() {
 		return nil, fault.Field("kill_first", "would make what %s encrypted unreadable: a leaked version decrypts until its data has followed", name)
 	}
-	incident, err := e.openIncident(ctx, r, name)
+	incident, err := e.openIncident(ctx, r, s)
 	if err != nil {
 		return nil, err
 	}

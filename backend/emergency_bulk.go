@@ -31,14 +31,11 @@ func (e *Engine) BulkEmergency(ctx context.Context, r BulkEmergencyRequest) (*Bu
 	if len(hit) != r.Confirm {
 		return nil, fault.New(fault.Conflict, "confirm is %d, and the emergency would hit %d roles: look at them with dry_run=true, then write confirm=%d", r.Confirm, len(hit), len(hit))
 	}
-	names := make([]string, 0, len(hit))
-	for _, s := range hit {
-		names = append(names, s.name)
-	}
-	incident, err := e.openIncident(ctx, r.EmergencyRequest, names...)
+	incident, err := e.openIncident(ctx, r.EmergencyRequest, hit...)
 	if err != nil {
 		return nil, err
 	}
+	names := rolesOfIncident(incident)
 	e.rouse(forMany, names...)
 	return e.bulkResult(ctx, names, incident.ID, r.Wait), nil
 }

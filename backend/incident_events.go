@@ -23,7 +23,7 @@ const (
 
 func emitDeclared(h *store.IncidentHeader) {
 	emitIncident(h, eventDeclared, h.OpenedTime, map[string]string{
-		"reason": h.Reason, "roles": strconv.Itoa(len(h.Marks)), "kill_first": strconv.FormatBool(h.KillFirst),
+		"reason": h.Reason, "kill_first": strconv.FormatBool(h.KillFirst),
 	})
 }
 
@@ -40,18 +40,19 @@ func emitIncident(h *store.IncidentHeader, typ string, now time.Time, data map[s
 
 func incidentEvent(h *store.IncidentHeader, typ string, now time.Time, data map[string]string) rotation.Event {
 	data["incident_id"], data["severity"], data["contacts"] = h.ID, h.Severity, strconv.Itoa(h.Contacts)
+	data["roles"] = namesOf(rolesOfIncident(h)) // the first: there may be thousands
 	return rotation.Event{ID: h.ID + "/" + typ, Type: typ, Time: now, Data: data}
 }
 
 // takeIncidentEvents hands the events of an incident over, the oldest first, and removes
 // those that were told with one Put. What is told but not removed, since that Put failed or
 // the process died, is told again: its id is the same.
-func (e *Engine) takeIncidentEvents(ctx context.Context, id string, told func(rotation.Event) error) error {
+func (e *Engine) takeIncidentEvents(ctx context.Context, id string, told func(*store.IncidentHeader, rotation.Event) error) error {
 	var failed error
 	err := e.changeIncident(ctx, id, func(h *store.IncidentHeader) error {
 		n := 0
 		for n < len(h.Events) && failed == nil {
-			if failed = told(h.Events[n]); failed == nil {
+			if failed = told(h, h.Events[n]); failed == nil {
 				n++
 			}
 		}

@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -52,8 +53,8 @@ func (e *Engine) tellOfIncident(ctx context.Context, id string) (next time.Time,
 	if next, err = e.passIncidentOn(ctx, id); err != nil {
 		return next, err
 	}
-	return next, e.takeIncidentEvents(ctx, id, func(ev rotation.Event) error {
-		return e.tell(ctx, nil, ev)
+	return next, e.takeIncidentEvents(ctx, id, func(h *store.IncidentHeader, ev rotation.Event) error {
+		return e.tell(ctx, about{incident: h}, ev)
 	})
 }
 
@@ -80,6 +81,24 @@ func (e *Engine) passIncidentOn(ctx context.Context, id string) (next time.Time,
 	})
 	return next, err
 }
+
+// incidentOf reads the incident that a message is of, nil for none: an event of thousands of
+// roles lies in the outbox of each channel, and the record alone names them all.
+func (e *Engine) incidentOf(ctx context.Context, q *store.Queued) (*store.IncidentHeader, error) {
+	id := q.Event.Data["incident_id"]
+	if id == "" {
+		return nil, nil
+	}
+	h, err := e.store.IncidentHeader(ctx, id)
+	if err != nil && !isStorage(err) { // the event says enough to wake people
+		e.logger.Error("could not read the record of an incident: what it says is told without", "incident_id", id, "error", err)
+		return nil, nil
+	}
+	return h, err
+}
+
+// rolesOfIncident names the roles of an incident, in order.
+func rolesOfIncident(h *store.IncidentHeader) []string { return slices.Sorted(maps.Keys(h.Marks)) }
 
 // takeUpIncident lets a worker look after what a header has to tell still.
 func (e *Engine) takeUpIncident(h *store.IncidentHeader) {

@@ -220,7 +220,7 @@ func TestIncidentDeclaredEventSaysWhat(t *testing.T) {
 	e := r.event(out.IncidentID + "/emergency.declared")
 	require.Equal(t, rotation.Event{
 		ID: out.IncidentID + "/emergency.declared", Type: "emergency.declared", Time: r.incident(out.IncidentID).OpenedTime,
-		Data: map[string]string{"incident_id": out.IncidentID, "reason": "a backup was stolen", "severity": "high", "roles": "3", "kill_first": "true", "contacts": "0"},
+		Data: map[string]string{"incident_id": out.IncidentID, "reason": "a backup was stolen", "severity": "high", "roles": "app, billing, shop", "kill_first": "true", "contacts": "0"},
 	}, e)
 	for _, name := range []string{"billing", "shop"} {
 		raw := string(r.Disk.Snapshot()["state/"+name])

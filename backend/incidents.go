@@ -11,7 +11,7 @@ import (
 
 // openIncident stores what an emergency is about to do before anything of it is done.
 // From here on it goes on by itself, in this process or the next.
-func (e *Engine) openIncident(ctx context.Context, r EmergencyRequest, roles ...string) (*store.IncidentHeader, error) {
+func (e *Engine) openIncident(ctx context.Context, r EmergencyRequest, roles ...*subject) (*store.IncidentHeader, error) {
 	by, err := e.actor(ctx, r.Actor)
 	if err != nil {
 		return nil, err
@@ -26,8 +26,13 @@ func (e *Engine) openIncident(ctx context.Context, r EmergencyRequest, roles ...
 		Reason: r.Reason, Actor: by, DetectedTime: now, OpenedTime: now, KillFirst: r.KillFirst,
 		Contacts: min(1, len(e.config.Load().Contacts)), Marks: map[string]store.IncidentMark{},
 	}
-	for _, name := range roles {
-		header.Marks[name] = store.IncidentMark{}
+	for _, s := range roles {
+		header.Marks[s.name] = store.IncidentMark{}
+	}
+	// Stored by the Put that declares it, so that no crash, and no change of a channel or a role
+	// while it lasts, lets somebody hear half of it.
+	if header.Channels, err = e.channelsOf(ctx, roles); err != nil {
+		return nil, err
 	}
 	emitDeclared(header)
 	if err := e.putIncident(ctx, header); err != nil {

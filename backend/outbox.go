@@ -75,10 +75,10 @@ const maxWaiting = 5000
 // tell puts an event into the outbox of every channel that is to be told, and publishes it.
 // Whoever calls stored the event with what it tells of, and does this again until it
 // succeeded: what is put twice is there once.
-func (e *Engine) tell(ctx context.Context, role *store.Role, ev rotation.Event) error {
-	name := nameOf(role)
+func (e *Engine) tell(ctx context.Context, of about, ev rotation.Event) error {
+	name := of.name()
 	key, now := store.OutboxKey(ev.Time, name, ev.ID), e.clock.Now()
-	channels, err := e.listening(ctx, role, ev)
+	channels, err := e.listening(ctx, of, ev)
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (e *Engine) handOver(ctx context.Context, s *subject) error {
 		if e.memory.delivered(s.name, ev.ID) {
 			continue
 		}
-		if err := e.tell(ctx, s.role, ev); err != nil {
+		if err := e.tell(ctx, about{role: s.role}, ev); err != nil {
 			return err
 		}
 		e.memory.setDelivered(s.name, ev.ID)

@@ -588,7 +588,7 @@ func TestAnIncidentIsPassedOnAndItsMessagesAreOnRecord(t *testing.T) {
 	id := r.openIncident()
 	declared := r.last("first", "emergency.declared")
 	require.Equal(t, []string{"incident/" + id, id}, []string{declared.Alarm, declared.IncidentID})
-	require.Equal(t, "emergency (high): found in a log", declared.Summary)
+	require.Equal(t, "emergency (high) of app: found in a log", declared.Summary)
 	require.Empty(t, r.events("second"))
 	r.Wait(11 * time.Minute)
 	require.Contains(t, r.events("second"), "incident.escalated")
@@ -616,6 +616,74 @@ func TestAnIncidentIsPassedOnAndItsMessagesAreOnRecord(t *testing.T) {
 	r.Leak(false)
 }
 
+// heard are the events of an incident that a channel was told, in order.
+func (r *told) heard(channel, incident string) (names []string) {
+	for _, m := range r.channel.Told(channel) {
+		if m.IncidentID == incident {
+			names = append(names, m.Event)
+		}
+	}
+	return names
+}
+
+func TestAnIncidentIsToldToTheOwnersOfItsRoles(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, option.Values{"disable_automated_rotation": true})
+	r.WriteChannel("team", nil)
+	r.WriteChannel("pager", option.Values{"severity": "critical"})
+	r.WriteChannel("billing", option.Values{"roles": []string{"billing-*"}})
+	r.WriteChannel("chief", option.Values{"roles": []string{"billing-*"}})
+	require.NoError(t, r.config(option.Values{"channels": []string{"ops", "billing"}, "contacts": []string{"chief"}}))
+	_, err := r.write(option.Values{"channels": []string{"team", "pager", "billing"}})
+	require.NoError(t, err)
+	id := r.openIncident()
+
+	// Who heard of the leak hears the rest, and nobody else, whatever is written meanwhile.
+	_, err = r.write(option.Values{"channels": []string{"ops"}})
+	require.NoError(t, err)
+	r.WriteChannel("late", nil)
+	require.NoError(t, r.writeIncident(id, backend.IncidentWrite{Acknowledge: of(true)}))
+	r.world.SetRefuse(false)
+	r.waitUntil("contained", 2*time.Hour, func() bool { return !r.incident(id).ContainedTime.IsZero() })
+	require.NoError(t, r.closeIncident(id, backend.IncidentClose{Conclusion: "the logger redacts it now"}))
+	r.Restart()
+	r.Wait(time.Minute)
+	alarm := []string{"emergency.declared", "incident.contained", "incident.closed"}
+	require.Equal(t, []string{"emergency.declared", "incident.acknowledged", "incident.contained", "incident.closed"}, r.heard("team", id))
+	require.Equal(t, alarm[:2], r.heard("pager", id), "its alarm ends, and what follows is no more than its severity lets through")
+	require.Equal(t, alarm[:2], r.heard("chief", id), "contacts are told whatever their filters")
+	for _, channel := range []string{"ops", "billing", "late"} {
+		require.Empty(t, r.heard(channel, id), channel)
+	}
+	r.Leak(false)
+}
+
+func TestAnIncidentOfManyRolesNamesThem(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, option.Values{"disable_automated_rotation": true})
+	r.WriteChannel("billing", option.Values{"roles": []string{"billing-*"}})
+	r.WriteChannel("team", nil)
+	require.NoError(t, r.config(option.Values{"channels": []string{"ops", "billing"}}))
+	_, err := r.write(option.Values{"channels": []string{"team"}})
+	require.NoError(t, err)
+	roles := []string{app}
+	for i := range 11 {
+		roles = append(roles, fmt.Sprintf("billing-%02d", i))
+	}
+	r.Add(option.Values{"disable_automated_rotation": true}, roles[1:]...)
+	r.Wait(10 * time.Minute)
+	_, err = r.bulk(everyRole(len(roles)))
+	require.NoError(t, err)
+	r.Wait(time.Minute)
+	for _, channel := range []string{"ops", "billing", "team"} {
+		m := r.last(channel, "emergency.declared")
+		require.Equal(t, roles, m.Roles, channel)
+		require.Equal(t, "emergency (high) of "+strings.Join(roles[:10], ", ")+" and 2 more: a backup was stolen", m.Summary)
+		require.Empty(t, field(m, "roles"), "channels show them in their own way")
+		require.Contains(t, r.last(channel, "incident.contained").Summary, " and 2 more is contained")
+	}
+}
+
 func TestAContactThatIsNamedLateIsToldOfAnOpenIncident(t *testing.T) {
 	t.Parallel()
 	r := newTold(t, option.Values{"disable_automated_rotation": true})
@@ -639,7 +707,8 @@ func TestCrashAnywhereInTheOutboxOfAnIncident(t *testing.T) {
 	var channel *enginetest.Channel
 	s := enginetest.Scenario{Name: "outbox, emergency", AtLeast: 60, Run: func(p *enginetest.Play) {
 		p.WriteChannel("ops", nil)
-		p.Create(nil)
+		p.WriteChannel("elsewhere", nil)
+		p.Create(option.Values{"channels": []string{"ops"}})
 		p.Emergency(false)
 		p.Wait(time.Minute)
 		p.CloseIncidents()
@@ -667,6 +736,11 @@ func checkIncidentTold(p *enginetest.Play, channel *enginetest.Channel, i *store
 	for _, event := range []string{"emergency.declared", "incident.contained", "incident.closed"} {
 		if len(ids[event]) != 1 {
 			p.Violate("%s of %s was told under %d ids", event, i.ID, len(ids[event]))
+		}
+	}
+	for _, m := range channel.Told("elsewhere") {
+		if m.IncidentID != "" {
+			p.Violate("%s was told to a channel that its role does not name", m.Event)
 		}
 	}
 	delivered := 0

@@ -626,7 +626,7 @@ func (e *Engine) tellBeforeItGoes(ctx context.Context, s *subject) error {
 		if e.memory.delivered(s.name, ev.ID) {
 			continue
 		}
-		if err := e.tell(ctx, s.role, ev); err != nil {
+		if err := e.tell(ctx, about{role: s.role}, ev); err != nil {
 			return err
 		}
 	}

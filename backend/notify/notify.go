@@ -43,7 +43,7 @@ type Message struct {
 	// Source names the mount that tells, as a URI reference without a host.
 	Source string
 	// Roles are whom it is about, in order of their names: one, several for which the
-	// same happened, or none where it is the mount's.
+	// same happened, all those of an incident, or none where it is the mount's.
 	Roles []string
 	// Summary is one sentence.
 	Summary string

@@ -51,6 +51,9 @@ type IncidentHeader struct {
 	// Contacts are how many in line were told, and PassedTime when the last was.
 	Contacts   int       `json:"contacts,omitempty"`
 	PassedTime time.Time `json:"passed_time,omitzero"`
+	// Channels are those that hear of it, as far as their filters of events go. They were
+	// chosen when it was opened: who heard of the leak hears how it goes on.
+	Channels []string `json:"channels,omitempty"`
 	// Events are stored with what they tell of, and are not handed to the outbox yet.
 	Events []rotation.Event `json:"events,omitempty"`
 	// Marks names every role of the incident; it is complete before the first role is

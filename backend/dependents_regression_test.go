@@ -299,3 +299,21 @@ func TestACopyIsLookedAtAgainSoon(t *testing.T) {
 	d.Wait(40 * time.Second)
 	require.Contains(t, d.State().Mirror.Foreign, "written by somebody else")
 }
+
+// What was to be written over by force, and was not, is somebody else's once the force is taken back.
+func TestForceThatIsTakenBackOverwritesNothing(t *testing.T) {
+	t.Parallel()
+	d := withDependents(t, nil)
+	d.around.Put(copyPath, map[string]string{"password": "theirs"})
+	d.around.SetReadOnly(true)
+	_, err := d.write(option.Values{"mirror": mirror, "mirror_force": true})
+	require.NoError(t, err)
+	d.waitUntil("about to be written", time.Minute, func() bool { return d.State().Mirror != nil && len(d.State().Mirror.Meant) > 0 })
+	_, err = d.write(option.Values{"mirror_force": false})
+	require.NoError(t, err)
+	d.around.SetReadOnly(false)
+	d.Restart()
+	d.Wait(30 * time.Minute)
+	require.Len(t, d.around.Copies(copyPath), 1, "what somebody else wrote stays")
+	require.Equal(t, backend.StateFailing, d.status().State)
+}

@@ -249,8 +249,6 @@ func foreign(m *rotation.Mirror, path string, found dependent.Copy) string {
 	}
 	bears := found.Fields[fieldRotation].Reveal()
 	switch {
-	case len(m.Meant) > 0 && found.Version == m.Instead && (!found.Deleted || m.Copy != m.Instead): // looked at before
-		return ""
 	case len(m.Meant) > 0 && found.Version == m.Instead+1 && !found.Deleted && slices.Contains(m.Meant, bears):
 		return "" // ours, and the answer was lost
 	case m.Copy > 0 && found.Version == m.Copy && !found.Deleted && bears == m.RotationID:

@@ -33,6 +33,7 @@ type Surroundings struct {
 	copies    map[string][]stored
 	unwell    map[string]string
 	tries     map[string]int
+	readOnly  bool
 	away      bool
 }
 
@@ -92,6 +93,13 @@ func (s *Surroundings) SetAway(away bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.away = away
+}
+
+// SetReadOnly lets no copy be written.
+func (s *Surroundings) SetReadOnly(on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.readOnly = on
 }
 
 // Unwell lets an endpoint fail for a reason; "" lets it pass again.
@@ -372,6 +380,9 @@ func (a Around) Write(_ context.Context, _ rotator.Connection, path string, fiel
 		}
 		a.mu.Lock()
 		defer a.mu.Unlock()
+		if a.readOnly {
+			return fault.New(fault.Target, "permission denied")
+		}
 		if len(a.copies[path]) != instead {
 			return fault.New(fault.Conflict, "version %d is not the latest", instead)
 		}

@@ -30,8 +30,8 @@ second key of a pair counts as read too. Use inside Vault (sign, encrypt, decryp
 the like) does not: no secret leaves Vault. Vault's audit log has both.
 
 The last 20 versions that were read are kept, with up to 64 readers each; what further
-ones read is summed up in others. Counts are kept in memory and stored once a minute:
-a crash loses what was read since flushed_time.`,
+ones read is summed up in others. Counts are kept in memory and stored once a minute,
+of 500 roles in turn: a crash loses what was read since flushed_time.`,
 	}}
 }
 

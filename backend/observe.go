@@ -123,7 +123,7 @@ func (e *Engine) channelMetrics(ctx context.Context) ([]metrics.Channel, error) 
 func (e *Engine) metricsOf(s *summary, now time.Time, mountOverdue time.Duration) metrics.Role {
 	out := metrics.Role{
 		Name: s.Name, Type: s.Type, State: string(s.State), Phase: string(s.facts.phase),
-		Overdue: s.Overdue, OverdueAfter: overdueAfter(s.overdueAfter, mountOverdue), NextRotation: s.NextRotation,
+		AccessRateThreshold: e.threshold(s.accessThreshold), Overdue: s.Overdue, OverdueAfter: overdueAfter(s.overdueAfter, mountOverdue), NextRotation: s.NextRotation,
 		LastSuccess: s.facts.lastSuccess, LastDuration: s.facts.lastTook, Failures: s.facts.failures,
 		CurrentVersion: s.CurrentVersion, LiveVersions: s.facts.live, UnprovenVersions: s.facts.unproven,
 		Reencryption: s.facts.data,

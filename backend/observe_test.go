@@ -36,7 +36,7 @@ func TestMetricsFollowARole(t *testing.T) {
 	require.NoError(t, err)
 	first := r.measured()
 	require.Equal(t, metrics.Role{
-		Name: app, Type: "memory", State: "ok", OverdueAfter: 7 * 24 * time.Hour, NextRotation: r.State().NextRotation,
+		Name: app, Type: "memory", State: "ok", AccessRateThreshold: 1000, OverdueAfter: 7 * 24 * time.Hour, NextRotation: r.State().NextRotation,
 		LastSuccess: r.State().SucceededTime, LastDuration: first.LastDuration, CurrentVersion: 1, LiveVersions: 1, Reads: first.Reads,
 		Attempts: map[string]uint64{"succeeded": 1, "failed": 0, "rolled_back": 0, "superseded": 0, "blocked": 0},
 	}, first)

@@ -42,6 +42,8 @@ type summary struct {
 	rotating     bool
 	grace        bool
 	overdueAfter time.Duration
+	// accessThreshold is the role's own, or mountsThreshold.
+	accessThreshold int
 	// facts and coming are what metrics and the calendar know: of roles that are kept alone.
 	facts  facts
 	coming *coming
@@ -194,6 +196,7 @@ func (s *subject) summary() summary {
 		},
 		connection: s.role.Connection,
 		rotating:   st.InFlight != nil || st.Intent != nil && st.Intent.Attempt == 1, overdueAfter: s.role.Policy.OverdueAfter.Std(),
+		accessThreshold: ownThreshold(s.role.Policy),
 	}
 	held := ""
 	if st.InFlight != nil {

@@ -22,7 +22,7 @@ var (
 	durations  = describe("duration_seconds", "How long rotations took that ended since the process started, from their beginning to their end.", "type", "trigger", "outcome")
 	depth      = describe("outbox_depth", "Messages that wait to be delivered.", "channel")
 	oldest     = describe("outbox_oldest_timestamp_seconds", "When the first message came up that waits to be delivered.", "channel")
-	failing    = describe("channel_failing", "1 when the last delivery did not go through.", "channel")
+	failing    = describe("channel_failing", "1 while it does not take messages.", "channel")
 )
 
 // Of a role, with further labels.
@@ -77,6 +77,8 @@ var roleMetrics = []roleMetric{
 		describe("role_reads_total", "Reads of credentials since the process started.", "role", "type"), prometheus.CounterValue,
 		func(r *Role) (float64, bool) { return float64(r.Reads), true },
 	},
+	roleGauge("role_access_rate_threshold", "Reads a minute above which people are told; there is no line where they never are.",
+		func(r *Role) (float64, bool) { return float64(r.AccessRateThreshold), r.AccessRateThreshold > 0 }),
 	reencryptionGauge("paused", "1 when a person paused or cancelled the re-encryption.",
 		func(r *Reencryption) float64 { return bit(r.Paused) }),
 	reencryptionGauge("rows", "Rows that the pass has to look at.",

@@ -32,7 +32,7 @@ func full() *metrics.Snapshot {
 		Endings:   []metrics.Ending{ended},
 		Channels:  []metrics.Channel{{Name: "on-call", Depth: 5, OldestTime: noon.Add(-time.Minute), Failing: true}},
 		Roles: []metrics.Role{{
-			Name: "app", Type: "postgresql", State: "overdue", Phase: "verified", Overdue: 8 * 24 * time.Hour, OverdueAfter: 7 * 24 * time.Hour,
+			Name: "app", Type: "postgresql", State: "overdue", Phase: "verified", AccessRateThreshold: 1000, Overdue: 8 * 24 * time.Hour, OverdueAfter: 7 * 24 * time.Hour,
 			NextRotation: noon, LastSuccess: noon.Add(-time.Hour), LastDuration: 1500 * time.Millisecond, Failures: 2, CurrentVersion: 9,
 			LiveVersions: 2, UnprovenVersions: 1, GraceEnd: noon.Add(time.Minute), OldInUse: &inUse,
 			Attempts: map[string]uint64{"succeeded": 11, "failed": 0}, Reads: 1234,
@@ -81,6 +81,7 @@ func TestEverythingIsTold(t *testing.T) {
 		"outbox_depth{channel=on-call} 5",
 		"outbox_oldest_timestamp_seconds{channel=on-call} 1.89609114e+09",
 		"paused{} 1",
+		"role_access_rate_threshold{role=app,type=postgresql} 1000",
 		"role_attempts_total{outcome=failed,role=app,type=postgresql} 0",
 		"role_attempts_total{outcome=succeeded,role=app,type=postgresql} 11",
 		"role_consecutive_failures{role=app,type=postgresql} 2",

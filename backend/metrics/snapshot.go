@@ -66,9 +66,11 @@ type Role struct {
 	// Attempts counts the rotations that ended since the process started, by every outcome
 	// there is: one that never came about is 0, so that its first time is an increase.
 	Attempts map[string]uint64
-	// Reads counts reads of credentials since the process started.
-	Reads        uint64
-	Reencryption *Reencryption
+	// Reads counts reads of credentials since the process started; AccessRateThreshold is how
+	// many a minute nobody is told of, 0 for any number.
+	Reads               uint64
+	AccessRateThreshold int
+	Reencryption        *Reencryption
 }
 
 // Reencryption is how far stored data follows a role's current version.
@@ -103,7 +105,7 @@ type Channel struct {
 	// Depth counts the messages that wait for it, OldestTime is when the first of them came up.
 	Depth      int
 	OldestTime time.Time
-	// Failing tells that the last delivery did not go through.
+	// Failing tells that it does not take messages, which the other channels are told.
 	Failing bool
 }
 

@@ -63,12 +63,12 @@ func eventOf(m *notify.Message) *event {
 }
 
 // trigger lets an event open an alert, or tell of it again.
-func (k *Kind) trigger(e *event, m *notify.Message) {
+func (k *Kind) trigger(e *event, m *notify.Message, alarm string) {
 	e.Client = k.client
 	if len(e.Links) > 0 {
 		e.ClientURL = m.Link
 	}
-	e.alert("trigger", m, m.Alarm)
+	e.alert("trigger", m, alarm)
 }
 
 // alert makes an event one of the alert of an alarm.

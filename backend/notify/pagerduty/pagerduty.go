@@ -94,12 +94,16 @@ func (k *Kind) Send(ctx context.Context, c *notify.Channel, m *notify.Message) e
 		}
 	}
 	e := eventOf(m)
+	pages := m.Severity.AtLeast(notify.Warning)
 	switch {
-	case m.Alarm != "" && m.Severity.AtLeast(notify.Warning):
-		k.trigger(e, m)
+	case pages && m.Alarm != "":
+		k.trigger(e, m, m.Alarm)
 		return send(ctx, c, p, e, alertPath)
 	case len(m.Over) > 0:
 		return nil
+	case pages: // it happened once, and nothing will end it: a person resolves the alert
+		k.trigger(e, m, "message/"+m.ID)
+		return send(ctx, c, p, e, alertPath)
 	default:
 		return send(ctx, c, p, e, changePath)
 	}

@@ -106,20 +106,37 @@ func TestAlarmsOfOthersAreOthers(t *testing.T) {
 	require.Len(t, fake.OpenAlerts(), 4)
 }
 
-func TestWhatDoesNotLastPagesNobody(t *testing.T) {
+func TestWhatHappensOncePagesBySeverity(t *testing.T) {
+	t.Parallel()
+	fake, c := start(t)
+	m := notifytest.Message()
+	m.Event, m.Severity, m.Alarm = "version.missed", notify.Warning, ""
+	send(t, c, m)
+	send(t, c, m) // delivered twice
+	m.ID = "01JZ-msg-2"
+	send(t, c, m)
+	require.Len(t, fake.OpenAlerts(), 2, "each is news of its own")
+	require.Equal(t, "/vault/rotation/3f2a#message/01JZ-msg-1", fake.OpenAlerts()[0].DedupKey)
+	require.Equal(t, 2, fake.OpenAlerts()[0].Triggers)
+	require.Empty(t, fake.Changes())
+
+	m.Over = []string{"incident/1"}
+	send(t, c, m)
+	require.Len(t, fake.Alerts(), 2, "the end of an alarm pages nobody, however severe")
+}
+
+func TestSuccessesPageNobody(t *testing.T) {
 	t.Parallel()
 	fake, c := start(t)
 	success := notifytest.Message()
 	success.Event, success.Severity, success.Alarm = "rotation.succeeded", notify.Info, ""
-	loud := notifytest.Message()
-	loud.Severity, loud.Alarm = notify.Critical, ""
 	quiet := notifytest.Message()
 	quiet.Severity = notify.Info
-	for _, m := range []*notify.Message{success, loud, quiet} {
+	for _, m := range []*notify.Message{success, quiet} {
 		send(t, c, m)
 	}
 	require.Empty(t, fake.Alerts())
-	require.Len(t, fake.Changes(), 3)
+	require.Len(t, fake.Changes(), 2)
 	require.Equal(t, fakechannels.PagerDutyEvent{
 		RoutingKey: key, Links: []fakechannels.PagerDutyLink{{Href: success.Link, Text: "more"}},
 		Payload: fakechannels.PagerDutyPayload{

@@ -64,7 +64,7 @@ func (e *Engine) deliverOnce(ctx context.Context, channel string) (next *time.Ti
 	var surplus string
 	var at time.Time
 	e.outbox.with(channel, func(c *channelQueue) {
-		batch, at = c.Together(), c.Next()
+		batch, at = endingFew(c.Together(), fares.Alarms), c.Next()
 		if !c.tryNow {
 			at = later(at, c.fares.NextTime)
 		}

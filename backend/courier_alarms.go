@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/outbox"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
 
@@ -102,6 +103,26 @@ func alarmsOf(kind EventKind, q *store.Queued, holders []string, open map[string
 		alarm = key
 	}
 	return alarm, ended(holders, alarm, open)
+}
+
+// maxEnded bounds the alarms that one message ends: a service may want to be told of each by a
+// request of its own, on a connection of its own, and all of them have to fit into one attempt
+// (sendTimeout), since the next one begins with the first again.
+const maxEnded = 10
+
+// endingFew cuts a batch so that its message ends, or takes the place of, few of the alarms
+// that are open. Roles that share one are no more than it.
+func endingFew(batch []outbox.Entry, open map[string]string) []outbox.Entry {
+	alarms := map[string]bool{}
+	for i, entry := range batch {
+		if alarm := open[entry.Role]; alarm != "" {
+			alarms[alarm] = true
+		}
+		if len(alarms) > maxEnded {
+			return batch[:i]
+		}
+	}
+	return batch
 }
 
 // ended are the alarms that are about nothing any more once holders have another one, or

@@ -115,7 +115,7 @@ func entryOf(key string, q *store.Queued) outbox.Entry {
 	kind := kindOf(q.Event)
 	return outbox.Entry{
 		Key: key, Role: q.Role, Same: kind.same(q.Event), QueuedTime: q.QueuedTime,
-		Urgent: kind.Severity == "critical", Few: kind.closes, Fixed: len(q.Others) > 0 || q.Alarm != "",
+		Urgent: kind.Severity == "critical", Fixed: len(q.Others) > 0 || q.Alarm != "",
 	}
 }
 

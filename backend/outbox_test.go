@@ -312,6 +312,40 @@ func TestAStormIsOneMessage(t *testing.T) {
 	require.True(t, over[failed[0].Alarm], "the alarm of all is over with the last of them")
 }
 
+// A service may be told of the end of each by a request of its own, all within one attempt.
+func TestOneMessageEndsFewAlarms(t *testing.T) {
+	t.Parallel()
+	once := option.Values{"disable_automated_rotation": true, "max_attempts": int64(1)}
+	r := newTold(t, once)
+	var names []string
+	for i := range 12 {
+		names = append(names, fmt.Sprintf("role-%02d", i))
+	}
+	r.Add(once, names...)
+	r.Wait(time.Minute)
+	r.world.SetRefuse(true)
+	for _, name := range names { // one after another: an alarm for each
+		_, err := r.Engine().Rotate(context.Background(), name, backend.RotateRequest{})
+		require.NoError(t, err)
+		r.Wait(12 * time.Second)
+	}
+	r.world.SetRefuse(false)
+	before := len(r.channel.Told("ops"))
+	for _, name := range names {
+		_, err := r.Engine().Rotate(context.Background(), name, backend.RotateRequest{})
+		require.NoError(t, err)
+	}
+	r.Wait(time.Minute)
+	over := map[string]bool{}
+	for _, m := range r.channel.Told("ops")[before:] {
+		require.LessOrEqual(t, len(m.Over), 10)
+		for _, key := range m.Over {
+			over[key] = true
+		}
+	}
+	require.Len(t, over, len(names))
+}
+
 func TestAChannelThatHangsDelaysNothing(t *testing.T) {
 	t.Parallel()
 	r := newTold(t, nil)

@@ -18,8 +18,6 @@ type Entry struct {
 	Same string
 	// QueuedTime is when it began to wait.
 	QueuedTime time.Time
-	// Few are told together: each may be an alarm of its own to end.
-	Few bool
 	// Urgent ones do not wait for others of their sort.
 	Urgent bool
 	// Fixed ones may have been sent already: nothing is added to them.
@@ -51,9 +49,8 @@ const (
 	slow  = 10 * time.Second
 	// forgets is for how long a message counts for the pace.
 	forgets = time.Minute
-	// maxTogether bounds the events of one message, few those of Few ones.
+	// maxTogether bounds the events of one message.
 	maxTogether = 1000
-	few         = 50
 )
 
 // Add puts an entry in its place; one that is there already stays as it is.
@@ -169,7 +166,7 @@ func (q *Queue) Together() []Entry {
 	}
 	passed := map[string]bool{head.Role: true}
 	for _, e := range q.entries[1:] {
-		if len(batch) == maxTogether || head.Few && len(batch) == few {
+		if len(batch) == maxTogether {
 			break
 		}
 		if e.Same == head.Same && !e.Fixed && !passed[e.Role] {

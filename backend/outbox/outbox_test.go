@@ -29,7 +29,7 @@ func TestEachGoesOnceAndARolesInOrder(t *testing.T) {
 				of[key(next)] = name
 				e := Entry{
 					Key: key(next), Role: name, Same: rapid.SampledFrom([]string{"", "x", "y"}).Draw(t, "same"), QueuedTime: now,
-					Urgent: rapid.Bool().Draw(t, "urgent"), Few: rapid.Bool().Draw(t, "few"),
+					Urgent: rapid.Bool().Draw(t, "urgent"),
 				}
 				q.Add(e)
 				q.Add(e) // handed over twice
@@ -113,19 +113,6 @@ func TestPaceOfACrowd(t *testing.T) {
 		now = now.Add(pace)
 	}
 	require.Equal(t, now.Add(slow-pace), q.Next())
-}
-
-func TestFewEndTogether(t *testing.T) {
-	t.Parallel()
-	q := &Queue{}
-	for i := range 3 * maxTogether {
-		q.Add(Entry{Key: key(i), Role: fmt.Sprint(i), Same: "x", Few: i < maxTogether, QueuedTime: start})
-	}
-	require.Len(t, q.Together(), few)
-	for i := range maxTogether {
-		q.Remove(key(i))
-	}
-	require.Len(t, q.Together(), maxTogether)
 }
 
 func TestBackoff(t *testing.T) {

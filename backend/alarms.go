@@ -18,7 +18,7 @@ const remindEvery = 24 * time.Hour
 
 // telling is what decide has to know to tell people in time.
 type telling struct {
-	word, reason string // of status, now
+	rotation.Trouble // that status shows now
 	// told says that what the word stands for was told by an event of its own.
 	told bool
 	// overdueAt is when the role becomes overdue; zero for never.
@@ -33,16 +33,16 @@ func (e *Engine) telling(s *subject, kind rotator.Rotator, now time.Time) tellin
 	config := e.config.Load()
 	sum := s.summary().at(now, config.OverdueAfter.Std())
 	t := telling{
-		word: string(sum.State), reason: s.alarmReason(sum), told: toldOf(s.state, sum.State), ahead: config.NotifyBefore.Std(),
+		Trouble: s.alarmAbout(sum), told: toldOf(s.state, sum.State), ahead: config.NotifyBefore.Std(),
 		alarm: alarmPolicy(config),
 	}
 	if next := s.state.NextRotation; !next.IsZero() && !s.state.Deleted {
 		t.overdueAt = next.Add(overdueAfter(s.role.Policy.OverdueAfter.Std(), config.OverdueAfter.Std()) + 1)
 	}
 	if s.state.Deleted { // only what a person has to do for it is left
-		t.word, t.reason = "", ""
+		t.Trouble = rotation.Trouble{}
 		if state, reason := s.personActs(); state != "" {
-			t.word, t.reason = string(state), reason
+			t.Trouble = rotation.Trouble{State: string(state), Reason: reason}
 		}
 	}
 	_, t.asks = kind.(rotator.InUser)
@@ -54,18 +54,20 @@ func alarmPolicy(c *store.Config) rotation.AlarmPolicy {
 	return rotation.AlarmPolicy{Remind: remindEvery, Contacts: c.Contacts, Escalate: c.EscalateAfter.Std()}
 }
 
-// alarmReason says in words what an alarm is about.
-func (s *subject) alarmReason(sum summary) string {
+// alarmAbout is what an alarm is about.
+func (s *subject) alarmAbout(sum summary) rotation.Trouble {
+	t := rotation.Trouble{State: string(sum.State)}
 	switch {
 	case sum.reason != "":
-		return sum.reason
+		t.Reason = sum.reason
 	case sum.State == StateOverdue && sum.LastError != "":
-		return fmt.Sprintf("due since %s: %s", s.state.NextRotation.UTC().Format(time.RFC3339), sum.LastError)
+		t.Reason = fmt.Sprintf("due since %s: %s", s.state.NextRotation.UTC().Format(time.RFC3339), sum.LastError)
 	case sum.State == StateOverdue:
-		return "due since " + s.state.NextRotation.UTC().Format(time.RFC3339)
+		t.Reason = "due since " + s.state.NextRotation.UTC().Format(time.RFC3339)
 	default:
-		return sum.LastError
+		t.Reason, t.Cause = lastError(s.state)
 	}
+	return t
 }
 
 // toldOf tells whether an event of its own told why a role fails.
@@ -80,10 +82,10 @@ func ruleAlarm(v view) decision {
 	if a != nil {
 		was = a.State
 	}
-	if rotation.Alarming(t.word) && t.word != was {
+	if rotation.Alarming(t.State) && t.State != was {
 		return v.due(actAlarm)
 	}
-	if a != nil && !rotation.Alarming(t.word) {
+	if a != nil && !rotation.Alarming(t.State) {
 		if v.state.InFlight != nil { // whether the role is well again is what it will tell
 			return decision{}
 		}
@@ -105,8 +107,8 @@ func (e *Engine) alarmed(s *subject) {
 		return
 	}
 	now := e.clock.Now()
-	if t := e.telling(s, e.rotators[s.role.Type], now); rotation.Alarming(t.word) {
-		s.state.ReviewAlarm(t.word, t.reason, t.told, t.alarm, now)
+	if t := e.telling(s, e.rotators[s.role.Type], now); rotation.Alarming(t.State) {
+		s.state.ReviewAlarm(t.Trouble, t.told, t.alarm, now)
 	}
 }
 
@@ -115,7 +117,7 @@ func (e *Engine) reviewAlarm(ctx context.Context, s *subject) error {
 	_, err := e.update(ctx, s.name, func(s *subject) error {
 		now := e.clock.Now()
 		t := e.telling(s, e.rotators[s.role.Type], now)
-		if !s.state.ReviewAlarm(t.word, t.reason, t.told, t.alarm, now) {
+		if !s.state.ReviewAlarm(t.Trouble, t.told, t.alarm, now) {
 			return errStale
 		}
 		return nil

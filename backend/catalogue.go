@@ -54,14 +54,14 @@ var EventKinds = []EventKind{
 	{Name: "incident.contained", Severity: notify.Warning, Help: "Every leaked version is proven dead.", says: "incident {incident_id} of {roles} is contained: every leaked version is proven dead", alarm: ofIncident, closes: true},
 	{Name: "incident.escalated", Severity: notify.Critical, Help: "Nobody acknowledged an incident within escalate_after: the next contact is told.", says: "nobody acknowledged incident {incident_id} of {roles}: {reason}", alarm: ofIncident},
 	{Name: "incident.severity", Severity: notify.Warning, Help: "The severity of an incident changed.", says: "incident {incident_id} of {roles} is {severity} now"},
-	{Name: "mirror.changed", Severity: notify.Warning, Help: "Somebody else wrote, or removed, the copy that a role has elsewhere.", says: "the copy of %s at {mirror} is not ours any more: {what}; {then}"},
-	{Name: "mirror.written", Severity: notify.Info, Help: "The current version was copied to where the role is mirrored.", says: "version {version} of %s was copied to {mirror} as version {mirror_version}"},
+	{Name: "mirror.changed", Severity: notify.Warning, Help: "Somebody else wrote, or removed, the copy that a role has elsewhere.", says: "the copy of %s at {mirror} is not ours any more: {what}; {then}", cause: everywhere, many: "the copies of %s elsewhere are not ours any more"},
+	{Name: "mirror.written", Severity: notify.Info, Help: "The current version was copied to where the role is mirrored.", says: "version {version} of %s was copied to {mirror} as version {mirror_version}", cause: everywhere, many: "the current version of %s was copied to where it is mirrored"},
 	{Name: "reencryption.ended", Severity: notify.Info, Help: "All stored data is under the current version.", says: "the data of %s followed to version {version}", cause: everywhere, many: "the data of %s followed to the current version"},
 	{Name: "reencryption.failing", Severity: notify.Error, Help: "The re-encryption of a role's data does not go on.", says: "the re-encryption of the data of %s fails: {error}", cause: "error", alarm: ofRole},
 	{Name: "reencryption.left", Severity: notify.Warning, Help: "A pass left values under earlier versions.", says: "data of %s is left under earlier versions: {what}"},
 	{Name: "role.blocked", Severity: notify.Error, Help: "The attempts are used up, or a rotation was rolled back: nothing happens until a person acts.", says: "%s is blocked: {reason}", cause: "reason", alarm: ofRole},
-	{Name: "role.diverged", Severity: notify.Error, Help: "The world outside is ahead of this Vault: nothing changes until a person reconciles.", says: "%s diverged: {reason}", alarm: ofRole},
-	{Name: "role.failing", Severity: notify.Error, Help: "Something but a rotation fails: an old version cannot be ended or proven dead, the next one cannot be made ahead, data does not follow.", says: "%s fails: {reason}", cause: "reason", alarm: ofRole},
+	{Name: "role.diverged", Severity: notify.Error, Help: "The world outside is ahead of this Vault: nothing changes until a person reconciles.", says: "%s diverged: {reason}", cause: everywhere, many: "the world outside is ahead of this Vault: %s diverged", alarm: ofRole},
+	{Name: "role.failing", Severity: notify.Error, Help: "Something but a rotation fails: an old version cannot be ended or proven dead, the next one cannot be made ahead, data does not follow.", says: "%s fails: {reason}", cause: rotation.AlarmCause, many: "%s fail: {cause}", alarm: ofRole},
 	{Name: rotation.AlarmOver, Severity: notify.Info, Help: "A role that people were told of is well again.", says: "%s is well again (was {was})", cause: "was", alarm: ofRole, closes: true},
 	{Name: "rotation.failed", Severity: notify.Error, Help: "An attempt of a rotation failed.", says: "rotation of %s failed in phase {phase}: {error}; {then}", cause: "error", many: "rotation of %s failed: {error}", alarm: ofRole},
 	{Name: "rotation.overdue", Severity: notify.Error, Help: "A rotation is later than overdue_after; it is tried outside its window.", says: "the rotation of %s is overdue: {reason}", cause: "state", many: "the rotation of %s is overdue", alarm: ofRole},
@@ -126,7 +126,7 @@ func namesOf(roles []string) string {
 // same is the key by which events of several roles are told in one message; "" where an
 // event is told alone.
 func (k EventKind) same(ev rotation.Event) string {
-	if k.cause == "" {
+	if k.cause == "" || k.cause == rotation.AlarmCause && ev.Data[k.cause] == "" { // an earlier release told none
 		return ""
 	}
 	return k.Name + " " + ev.Data[k.cause]

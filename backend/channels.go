@@ -287,6 +287,7 @@ func (e *Engine) TestChannel(ctx context.Context, name string, by Actor) error {
 	if err != nil {
 		return fault.New(fault.Target, "channel %q did not take the message: %s", name, notify.FailureOf(err).Reason)
 	}
+	e.outbox.with(name, func(c *channelQueue) { c.tested = true })
 	e.tryNow(name)
 	return nil
 }

@@ -63,8 +63,10 @@ func (e *Engine) deliverOnce(ctx context.Context, channel string) (next *time.Ti
 	var batch []outbox.Entry
 	var surplus string
 	var at time.Time
+	var tested bool
 	e.outbox.with(channel, func(c *channelQueue) {
 		batch, at = endingFew(c.Together(), fares.Alarms), c.Next()
+		tested = c.tested
 		if !c.tryNow {
 			at = later(at, c.fares.NextTime)
 		}
@@ -76,6 +78,8 @@ func (e *Engine) deliverOnce(ctx context.Context, channel string) (next *time.Ti
 	switch {
 	case len(fares.Events) > 0:
 		return nil, e.tellOfChannel(ctx, channel, fares.Events)
+	case len(batch) == 0 && tested && fares.Failures > 0: // with no message that could say so
+		return nil, e.recovered(ctx, channel, nil)
 	case len(batch) == 0:
 		return &time.Time{}, nil
 	case surplus != "":
@@ -123,7 +127,7 @@ func (e *Engine) send(ctx context.Context, doc *store.Channel, batch []outbox.En
 		return ctx.Err() // we are ending; it is told again
 	}
 	now := e.clock.Now()
-	e.outbox.with(doc.Name, func(c *channelQueue) { c.Sent(batch[0].Same, now); c.tryNow = false })
+	e.outbox.with(doc.Name, func(c *channelQueue) { c.Sent(batch[0].Same, now); c.tryNow, c.tested = false, false })
 	told := ""
 	if sent != nil {
 		why := notify.FailureOf(sent)
@@ -133,7 +137,7 @@ func (e *Engine) send(ctx context.Context, doc *store.Channel, batch []outbox.En
 		told = why.Reason
 		e.logger.Warn("a channel told not all of its people", "channel", doc.Name, "event", q.Event.Type, "reason", told)
 	}
-	if err := e.recovered(ctx, doc.Name, q); err != nil {
+	if err := e.recovered(ctx, doc.Name, kindOf(q.Event).ends(q)); err != nil {
 		return err
 	}
 	if err := e.recordTold(ctx, doc.Name, q, store.ToldDelivered, told); err != nil {
@@ -213,11 +217,10 @@ func (e *Engine) sendFailed(ctx context.Context, channel, key string, q *store.Q
 	return e.done(ctx, channel, key)
 }
 
-// recovered notes that a channel takes messages again, and which alarms it knows to be over.
-func (e *Engine) recovered(ctx context.Context, channel string, q *store.Queued) error {
-	fares, kind := e.outbox.fares(channel), kindOf(q.Event)
-	over := kind.closes && opens(fares, kind.holders(q))
-	if fares.Failures == 0 && !fares.Told && !over {
+// recovered notes that a channel takes messages again, and whose alarms it knows to be over.
+func (e *Engine) recovered(ctx context.Context, channel string, over []string) error {
+	fares := e.outbox.fares(channel)
+	if fares.Failures == 0 && !fares.Told && !opens(fares, over) {
 		return nil
 	}
 	now := e.clock.Now()
@@ -226,10 +229,8 @@ func (e *Engine) recovered(ctx context.Context, channel string, q *store.Queued)
 			d.Events = append(d.Events, channelEvent("channel.recovered", channel, d.FailingSince, now, map[string]string{"lost": fmt.Sprint(lostSince(d, d.FailingSince))}))
 		}
 		d.Failures, d.FailingSince, d.NextTime, d.LastError, d.Told, d.Attempted = 0, time.Time{}, time.Time{}, "", false, ""
-		if over {
-			for _, holder := range kind.holders(q) {
-				delete(d.Alarms, holder)
-			}
+		for _, holder := range over {
+			delete(d.Alarms, holder)
 		}
 	})
 }
@@ -280,7 +281,9 @@ func (e *Engine) message(ctx context.Context, q *store.Queued, incident *store.I
 	}
 	for _, name := range slices.Sorted(maps.Keys(ev.Data)) {
 		own := len(q.Others) > 0 && name != kind.cause // of the first one alone
-		if name != "contacts" && name != "roles" && !own && ev.Data[name] != "" {
+		// What the summary says already, and what only we need.
+		silent := name == "contacts" || name == "roles" || name == rotation.AlarmCause
+		if !silent && !own && ev.Data[name] != "" {
 			m.Fields = append(m.Fields, notify.Field{Name: name, Value: ev.Data[name]})
 		}
 	}

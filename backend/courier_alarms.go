@@ -38,6 +38,14 @@ func (k EventKind) holders(q *store.Queued) []string {
 	}
 }
 
+// ends are those of the holders whose alarm a message of this kind ends.
+func (k EventKind) ends(q *store.Queued) []string {
+	if !k.closes {
+		return nil
+	}
+	return k.holders(q)
+}
+
 // opens tells whether a channel knows of an alarm of any of them.
 func opens(d store.Deliveries, holders []string) bool {
 	return slices.ContainsFunc(holders, func(h string) bool { return d.Alarms[h] != "" })

@@ -26,6 +26,9 @@ type channelQueue struct {
 	read bool
 	// tryNow lets the next attempt not wait: somebody mended the channel.
 	tryNow bool
+	// tested tells that the channel took a test after the last message that went to it. A
+	// crash forgets it: then the next message, or another test, says that it is well.
+	tested bool
 	// fares is what is stored of the channel's deliveries.
 	fares store.Deliveries
 }
@@ -77,12 +80,12 @@ const maxWaiting = 5000
 // succeeded: what is put twice is there once.
 func (e *Engine) tell(ctx context.Context, of about, ev rotation.Event) error {
 	name := of.name()
-	key, now := store.OutboxKey(ev.Time, name, ev.ID), e.clock.Now()
+	key := store.OutboxKey(ev.Time, name, ev.ID)
 	channels, err := e.listening(ctx, of, ev)
 	if err != nil {
 		return err
 	}
-	if now.Sub(ev.Time) >= outbox.MaxAge { // of a time when nobody listened
+	if e.clock.Now().Sub(ev.Time) >= outbox.MaxAge { // of a time when nobody listened
 		channels = nil
 	}
 	for _, channel := range channels {
@@ -90,8 +93,8 @@ func (e *Engine) tell(ctx context.Context, of about, ev rotation.Event) error {
 		if e.memory.delivered(name, handed) { // before something else failed: it may be on its way with others
 			continue
 		}
-		q := &store.Queued{Role: name, Event: ev, QueuedTime: now}
-		if err := e.queue(ctx, channel, key, q); err != nil {
+		q, err := e.queue(ctx, channel, key, &store.Queued{Role: name, Event: ev, QueuedTime: e.clock.Now()})
+		if err != nil {
 			return err
 		}
 		e.memory.setDelivered(name, handed)
@@ -102,20 +105,21 @@ func (e *Engine) tell(ctx context.Context, of about, ev rotation.Event) error {
 	return nil
 }
 
-// queue stores what waits for a channel, unless it waits there already: others may stand in it.
-func (e *Engine) queue(ctx context.Context, channel, key string, q *store.Queued) error {
+// queue stores what waits for a channel, unless it waits there already: others may stand in
+// it, and it may have been sent. It returns what is stored.
+func (e *Engine) queue(ctx context.Context, channel, key string, q *store.Queued) (*store.Queued, error) {
 	waits, err := e.store.Queued(ctx, channel, key)
 	if err != nil || waits != nil {
-		return err
+		return waits, err
 	}
-	return e.store.PutQueued(ctx, channel, key, q)
+	return q, e.store.PutQueued(ctx, channel, key, q)
 }
 
 func entryOf(key string, q *store.Queued) outbox.Entry {
 	kind := kindOf(q.Event)
 	return outbox.Entry{
 		Key: key, Role: q.Role, Same: kind.same(q.Event), QueuedTime: q.QueuedTime,
-		Urgent: kind.Severity == "critical", Fixed: len(q.Others) > 0 || q.Alarm != "",
+		Urgent: kind.Severity == "critical", Fixed: len(q.Others) > 0 || q.Alarm != "" || len(q.Over) > 0,
 	}
 }
 
@@ -149,8 +153,7 @@ func (e *Engine) handOver(ctx context.Context, s *subject) error {
 	return err
 }
 
-// readOutbox fills a channel's queue from storage. Only the first may have been sent
-// already: messages go one after another.
+// readOutbox fills a channel's queue from storage.
 func (e *Engine) readOutbox(ctx context.Context, channel string) error {
 	read := false
 	e.outbox.with(channel, func(c *channelQueue) { read = c.read })
@@ -176,9 +179,7 @@ func (e *Engine) readOutbox(ctx context.Context, channel string) error {
 		if fares != nil {
 			c.fares = *fares
 		}
-		if head, waits := c.Oldest(); waits {
-			c.Fix(head.Key)
-		}
+		c.Resume()
 		c.Fix(c.fares.Attempted)
 		c.read = true
 	})

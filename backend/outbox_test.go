@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/notify"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator/rotatortest"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
@@ -312,6 +314,70 @@ func TestAStormIsOneMessage(t *testing.T) {
 	require.True(t, over[failed[0].Alarm], "the alarm of all is over with the last of them")
 }
 
+// What hits all roles at once is one message, though each role has a version of its own in it.
+func TestRolesThatDivergeTogetherAreOneMessage(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, option.Values{"disable_automated_rotation": true})
+	var names []string
+	for i := range 60 {
+		names = append(names, fmt.Sprintf("role-%02d", i))
+	}
+	r.Add(option.Values{"disable_automated_rotation": true}, names...)
+	r.Wait(10 * time.Minute)
+	for name := range r.world.Users() {
+		r.world.Remove(name)
+	}
+	r.Leak(true)
+	before := len(r.channel.Told("ops"))
+	r.Restart()
+	messages, roles := 0, 0
+	r.waitUntil("all are told", time.Hour, func() bool {
+		messages, roles = 0, 0
+		for _, m := range r.channel.Told("ops")[before:] {
+			if m.Event == "role.diverged" {
+				messages, roles = messages+1, roles+len(m.Roles)
+			}
+		}
+		return roles == len(names)+1
+	})
+	require.Less(t, messages, 5)
+}
+
+// endsNothing is a kind whose target cannot be reached to end a version.
+type endsNothing struct{ *enginetest.Faulty }
+
+func (endsNothing) Retire(context.Context, *rotator.Target, rotator.Stage) (rotator.Progress, error) {
+	return rotator.Progress{}, fault.New(fault.Unreachable, "no route to host")
+}
+
+func TestOneCauseIsOneMessageWhateverTheVersion(t *testing.T) {
+	t.Parallel()
+	var away atomic.Bool
+	r := newTold(t, option.Values{"disable_automated_rotation": true}, func(s *enginetest.Stage) {
+		kind := s.Rotator
+		s.Rotator = func(f *enginetest.Faults) rotator.Rotator {
+			if away.Load() {
+				return endsNothing{kind(f).(*enginetest.Faulty)}
+			}
+			return kind(f)
+		}
+	})
+	r.Add(option.Values{"disable_automated_rotation": true}, "billing")
+	r.Wait(time.Minute)
+	r.Rotate() // the versions that are to be ended are of other numbers
+	r.waitUntil("it is ended", time.Hour, func() bool { return r.status().State == backend.StateOK })
+	for _, name := range []string{app, "billing"} {
+		_, err := r.Engine().Rotate(context.Background(), name, backend.RotateRequest{Wait: backend.Wait})
+		require.NoError(t, err)
+	}
+	away.Store(true)
+	r.Restart()
+	r.waitUntil("it is told", time.Hour, func() bool { return slices.Contains(r.events("ops"), "role.failing") })
+	m := r.last("ops", "role.failing")
+	require.Equal(t, []string{app, "billing"}, m.Roles)
+	require.Equal(t, "2 roles: app, billing fail: no route to host", m.Summary)
+}
+
 // A service may be told of the end of each by a request of its own, all within one attempt.
 func TestOneMessageEndsFewAlarms(t *testing.T) {
 	t.Parallel()
@@ -521,6 +587,36 @@ func TestAMendedChannelIsTriedAtOnce(t *testing.T) {
 	}))
 	r.Wait(time.Minute)
 	require.Zero(t, r.waiting("ops"))
+}
+
+// With nothing that waits no message could say that the channel is well again.
+func TestAMendedChannelIsWellOnceItTookATest(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, option.Values{"disable_automated_rotation": true})
+	r.WriteChannel("oncall", nil)
+	r.channel.Fail("ops", errors.New("no route to host"))
+	r.Rotate()
+	r.Wait(6 * time.Minute)
+	r.Clock.Advance(25 * time.Hour)
+	r.Wait(time.Hour)
+	require.Zero(t, r.waiting("ops"))
+	test := func() error {
+		return r.Act(func(ctx context.Context, e *backend.Engine) error { return e.TestChannel(ctx, "ops", backend.Actor{}) })
+	}
+	require.Error(t, test())
+	r.Wait(time.Minute)
+	require.NotContains(t, r.events("oncall"), "channel.recovered")
+
+	r.channel.Fail("ops", nil)
+	require.NoError(t, test())
+	r.Wait(time.Minute)
+	require.Equal(t, []string{"channel/ops"}, r.last("oncall", "channel.recovered").Over)
+	view, err := r.Engine().Channel(context.Background(), "ops")
+	require.NoError(t, err)
+	require.Zero(t, view.Failures)
+	page, err := r.Engine().Status(context.Background(), backend.StatusQuery{Limit: 1})
+	require.NoError(t, err)
+	require.Empty(t, page.Warnings)
 }
 
 func TestWhatSomeWereToldIsNotToldAgain(t *testing.T) {

@@ -621,7 +621,7 @@ func (e *Engine) toldAll(s *subject) bool {
 // tellBeforeItGoes tells what is left to be told of a role that goes now, the end of its
 // alarm with it.
 func (e *Engine) tellBeforeItGoes(ctx context.Context, s *subject) error {
-	s.state.ReviewAlarm("", "", false, rotation.AlarmPolicy{}, e.clock.Now())
+	s.state.ReviewAlarm(rotation.Trouble{}, false, rotation.AlarmPolicy{}, e.clock.Now())
 	for _, ev := range s.state.Events {
 		if e.memory.delivered(s.name, ev.ID) {
 			continue

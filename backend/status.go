@@ -189,10 +189,11 @@ func (m *summaries) all() []summary {
 // summary derives what status shows from a role's documents.
 func (s *subject) summary() summary {
 	st := s.state
+	newest, _ := lastError(st)
 	out := summary{
 		RoleSummary: RoleSummary{
 			Name: s.name, Type: s.role.Type, CurrentVersion: st.Current, ActivatedTime: st.ActivatedTime,
-			NextRotation: st.NextRotation, LastError: lastError(st),
+			NextRotation: st.NextRotation, LastError: newest,
 		},
 		connection: s.role.Connection,
 		rotating:   st.InFlight != nil || st.Intent != nil && st.Intent.Attempt == 1, overdueAfter: s.role.Policy.OverdueAfter.Std(),
@@ -262,35 +263,38 @@ func (s *subject) promotable() string {
 	return fmt.Sprintf("version %d (%s) is proven and waits for a person: write promote/%s", staged.Number, staged.Identifier, s.name)
 }
 
-// lastError is the newest trouble a person should read.
-func lastError(st *rotation.State) string {
+// lastError is the newest trouble a person should read, and its cause without what the role
+// has of its own in it: a target that dies hits many roles, each with another version.
+func lastError(st *rotation.State) (text, cause string) {
+	same := func(text string) (string, string) { return text, text }
 	if st.Postponed != nil && st.Postponed.Failing {
-		return "preflight: " + st.Postponed.Reason
+		return same("preflight: " + st.Postponed.Reason)
 	}
 	if st.InFlight != nil && st.InFlight.Error != nil {
-		return st.InFlight.Error.Message
+		return same(st.InFlight.Error.Message)
 	}
 	for i := range st.Versions {
 		if v := &st.Versions[i]; v.Attention != nil && v.Attention.Failing {
-			return fmt.Sprintf("version %d: %s", v.Number, v.Attention.Reason)
+			return fmt.Sprintf("version %d: %s", v.Number, v.Attention.Reason), v.Attention.Reason
 		}
 	}
 	if i := slices.IndexFunc(st.Versions, func(v rotation.Version) bool { return v.Doubted() }); i >= 0 {
-		return fmt.Sprintf("the end of version %d: %s", st.Versions[i].Number, st.Versions[i].Proof.Result)
+		v := &st.Versions[i]
+		return fmt.Sprintf("the end of version %d: %s", v.Number, v.Proof.Result), v.Proof.Result
 	}
 	if st.Ahead != nil {
-		return "the next version cannot be made ahead: " + st.Ahead.Reason
+		return same("the next version cannot be made ahead: " + st.Ahead.Reason)
 	}
 	if job := st.Reencryption; job.Runs() && job.Failures > 0 {
-		return "re-encryption: " + job.Trouble
+		return same("re-encryption: " + job.Trouble)
 	}
 	if trouble := st.Mirror.Trouble(); trouble != "" {
-		return trouble
+		return trouble, strings.Replace(trouble, " at "+st.Mirror.Path, "", 1)
 	}
 	if st.Last != nil && st.Last.Error != nil && st.Failures > 0 {
-		return st.Last.Error.Message
+		return same(st.Last.Error.Message)
 	}
-	return ""
+	return "", ""
 }
 
 // at gives the state in a word at a time: of all that hold, the most urgent.

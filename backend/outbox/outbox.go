@@ -80,6 +80,22 @@ func (q *Queue) Fix(key string) {
 	}
 }
 
+// Resume fixes what a process before this one may have sent alone: whatever was first in line
+// at some time. That is not only what is first now, since an event of an earlier time may have
+// come in while another was being sent, or waited to be sent again. But then all that stands
+// in front of what was sent came in after it: the times at which they were queued tell, and no
+// mark has to be stored before a message is sent. (An event whose own Put lasted longer than
+// the first one lingered would bear too early a time.)
+func (q *Queue) Resume() {
+	var earliest time.Time // of those in front
+	for i := range q.entries {
+		e := &q.entries[i]
+		if i == 0 || e.QueuedTime.Before(earliest) {
+			e.Fixed, earliest = true, e.QueuedTime
+		}
+	}
+}
+
 // Len is how many wait.
 func (q *Queue) Len() int { return len(q.entries) }
 

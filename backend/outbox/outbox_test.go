@@ -71,6 +71,51 @@ func TestWhatMayHaveBeenSentGoesAlone(t *testing.T) {
 	require.Len(t, q.Together(), 2)
 }
 
+func TestWhatWasFirstInLineMayHaveBeenSent(t *testing.T) {
+	t.Parallel()
+	at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
+	q := &Queue{}
+	q.Add(Entry{Key: key(5), Role: "b", Same: "x", QueuedTime: at(0)}) // it was sent, and a crash followed
+	q.Add(Entry{Key: key(1), Role: "a", Same: "y", QueuedTime: at(5)}) // came in meanwhile
+	q.Add(Entry{Key: key(6), Role: "c", Same: "x", QueuedTime: at(1)})
+	q.Add(Entry{Key: key(7), Role: "d", Same: "x", QueuedTime: at(9)})
+	q.Resume()
+	for _, want := range [][]string{{"a"}, {"b"}, {"c", "d"}} {
+		var roles, gone []string
+		for _, e := range q.Together() {
+			roles, gone = append(roles, e.Role), append(gone, e.Key)
+		}
+		require.Equal(t, want, roles)
+		q.Remove(gone...)
+	}
+}
+
+// Whatever came in when, what was first in line goes alone after a restart.
+func TestWhatWasSentIsFoundAfterAnyOrder(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		running, after := &Queue{}, &Queue{}
+		sent := map[string]bool{}
+		for i, n := range rapid.SliceOfNDistinct(rapid.IntRange(0, 99), 1, 20, rapid.ID[int]).Draw(t, "keys") {
+			e := Entry{Key: key(n), Role: fmt.Sprint(n), Same: "x", QueuedTime: start.Add(time.Duration(i) * time.Second)}
+			running.Add(e)
+			after.Add(e)
+			if rapid.Bool().Draw(t, "send") {
+				head, _ := running.Oldest()
+				sent[head.Key] = true
+			}
+		}
+		after.Resume()
+		for after.Len() > 0 {
+			batch := after.Together()
+			for _, e := range batch {
+				require.False(t, sent[e.Key] && len(batch) > 1, "it would bear another id")
+				after.Remove(e.Key)
+			}
+		}
+	})
+}
+
 func TestPace(t *testing.T) {
 	t.Parallel()
 	q := &Queue{}

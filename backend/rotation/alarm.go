@@ -44,6 +44,17 @@ const (
 	AlarmEscalated = "alarm.escalated"
 )
 
+// AlarmCause is the field of an alarm's events that holds the cause of a Trouble.
+const AlarmCause = "cause"
+
+// Trouble is what status says of a role: the state in a word, and the reason.
+type Trouble struct {
+	State, Reason string
+	// Cause is the reason without what is the role's own in it, such as the number of a
+	// version: it is the same for all roles that one cause hits. "" where there is none.
+	Cause string
+}
+
 // alarmEvents name what is told when a state begins. That a rotation fails, or is postponed,
 // is an event of its own, told with each attempt.
 var alarmEvents = map[string]string{
@@ -57,30 +68,30 @@ func Alarming(state string) bool { return alarmEvents[state] != "" }
 // ReviewAlarm compares the alarm with the state that the role is in, and tells what is to be
 // told of it by now. told says that the beginning of this state was told by an event of its
 // own. It reports whether anything changed.
-func (s *State) ReviewAlarm(state, reason string, told bool, p AlarmPolicy, now time.Time) (changed bool) {
+func (s *State) ReviewAlarm(is Trouble, told bool, p AlarmPolicy, now time.Time) (changed bool) {
 	a := s.Alarm
 	switch {
-	case a == nil && !Alarming(state):
+	case a == nil && !Alarming(is.State):
 		return false
 	case a == nil:
-		s.Alarm = &Alarm{State: state, Reason: reason, Since: now, ToldTime: now, PassedTime: now, Contacts: min(1, len(p.Contacts))}
+		s.Alarm = &Alarm{State: is.State, Reason: is.Reason, Since: now, ToldTime: now, PassedTime: now, Contacts: min(1, len(p.Contacts))}
 		if !told {
-			s.tellAlarm(alarmEvents[state], "", now, nil)
+			s.tellAlarm(alarmEvents[is.State], "", now, map[string]string{AlarmCause: is.Cause})
 		}
 		return true
-	case !Alarming(state):
+	case !Alarming(is.State):
 		s.tellAlarm(AlarmOver, "", now, map[string]string{"was": a.State})
 		s.Alarm = nil
 		return true
-	case a.State != state:
+	case a.State != is.State:
 		// Whoever acknowledged the one has not heard of the other.
-		a.State, a.Reason, a.ToldTime, a.Reminders, a.PassedTime, a.Acknowledged = state, reason, now, 0, now, nil
+		a.State, a.Reason, a.ToldTime, a.Reminders, a.PassedTime, a.Acknowledged = is.State, is.Reason, now, 0, now, nil
 		if !told {
-			s.tellAlarm(alarmEvents[state], "", now, nil)
+			s.tellAlarm(alarmEvents[is.State], "", now, map[string]string{AlarmCause: is.Cause})
 		}
 		return true
 	}
-	return s.passOn(p, now) || s.remind(reason, p, now)
+	return s.passOn(p, now) || s.remind(is, p, now)
 }
 
 // passOn tells the next contact in line of what nobody acknowledged.
@@ -105,14 +116,16 @@ func (p AlarmPolicy) PassOnAt(told int, last time.Time, by *Acknowledgement) tim
 	return last.Add(p.Escalate)
 }
 
-func (s *State) remind(reason string, p AlarmPolicy, now time.Time) bool {
+func (s *State) remind(is Trouble, p AlarmPolicy, now time.Time) bool {
 	a := s.Alarm
 	if now.Before(a.ToldTime.Add(p.Remind)) {
 		return false
 	}
-	a.Reason, a.ToldTime = reason, now
+	a.Reason, a.ToldTime = is.Reason, now
 	a.Reminders++
-	s.tellAlarm(alarmEvents[a.State], "", now, map[string]string{"reminder": fmt.Sprint(a.Reminders), "since": a.Since.UTC().Format(time.RFC3339)})
+	s.tellAlarm(alarmEvents[a.State], "", now, map[string]string{
+		AlarmCause: is.Cause, "reminder": fmt.Sprint(a.Reminders), "since": a.Since.UTC().Format(time.RFC3339),
+	})
 	return true
 }
 
@@ -131,7 +144,9 @@ func (s *State) AlarmAt(p AlarmPolicy) time.Time {
 func (s *State) tellAlarm(kind, channel string, now time.Time, data map[string]string) {
 	all := map[string]string{"state": s.Alarm.State, "reason": s.Alarm.Reason, "contacts": fmt.Sprint(s.Alarm.Contacts)}
 	for name, value := range data {
-		all[name] = value
+		if value != "" {
+			all[name] = value
+		}
 	}
 	s.Emit(Event{ID: fmt.Sprintf("%d/%s/%d", s.Alarm.Since.UnixNano(), kind, now.UnixNano()), Type: kind, Time: now, Channel: channel, Data: all})
 }

@@ -384,3 +384,10 @@ func isStorage(err error) bool {
 	var io *store.IOError
 	return errors.As(err, &io)
 }
+
+// unreadable tells that a document is there, of which nothing can be made. One of a newer
+// release, that one can read.
+func unreadable(err error) (is, newer bool) {
+	var later *store.NewerSchemaError
+	return err != nil && !isStorage(err), errors.As(err, &later)
+}

@@ -151,7 +151,7 @@ func (e *Engine) send(ctx context.Context, doc *store.Channel, batch []outbox.En
 // afterwards.
 func (e *Engine) putTogether(ctx context.Context, channel string, batch []outbox.Entry) (*store.Queued, error) {
 	key := batch[0].Key
-	q, err := e.store.Queued(ctx, channel, key)
+	q, err := e.inLine(ctx, channel, key)
 	if err != nil || q == nil || len(batch) == 1 {
 		return q, err
 	}
@@ -237,7 +237,7 @@ func (e *Engine) recovered(ctx context.Context, channel string, over []string) e
 
 // giveUp records that a message is not delivered any more.
 func (e *Engine) giveUp(ctx context.Context, channel, key, reason string) error {
-	q, err := e.store.Queued(ctx, channel, key)
+	q, err := e.inLine(ctx, channel, key)
 	if err != nil {
 		return err
 	}

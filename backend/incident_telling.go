@@ -114,16 +114,21 @@ func (e *Engine) recordTold(ctx context.Context, channel string, q *store.Queued
 	if id == "" {
 		return nil
 	}
-	all, err := e.store.IncidentTold(ctx, id)
-	if err != nil {
+	doc, err := e.store.IncidentToldThrough(ctx, id, channel)
+	switch is, newer := unreadable(err); {
+	case newer: // not ours to write over
+		e.logger.Error("what became of a message is not recorded: a newer release wrote the record", "channel", channel, "incident_id", id)
+		return nil
+	case is: // the message is not sent again for that
+		e.logger.Error("a record of what was told of an incident could not be read; it begins anew", "channel", channel, "incident_id", id)
+	case err != nil:
 		return err
 	}
-	doc := store.IncidentTold{Channel: channel}
-	if i := slices.IndexFunc(all, func(t store.IncidentTold) bool { return t.Channel == channel }); i >= 0 {
-		doc = all[i]
+	if doc == nil {
+		doc = &store.IncidentTold{Channel: channel}
 	}
-	noteTold(&doc, q, status, detail, e.clock.Now())
-	return e.store.PutIncidentTold(ctx, id, &doc)
+	noteTold(doc, q, status, detail, e.clock.Now())
+	return e.store.PutIncidentTold(ctx, id, doc)
 }
 
 // addWaiting puts what waits behind another message, and was never tried, beside what is on
@@ -150,6 +155,9 @@ func (e *Engine) addWaitingFor(ctx context.Context, channel string, i *store.Inc
 	at := slices.IndexFunc(i.Told, func(t store.IncidentTold) bool { return t.Channel == channel })
 	for _, key := range keys[first:min(len(keys), first+store.MaxToldEvents)] {
 		q, err := e.store.Queued(ctx, channel, key)
+		if is, _ := unreadable(err); is {
+			continue // its courier tells of it
+		}
 		if err != nil {
 			return err
 		}

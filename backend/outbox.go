@@ -109,6 +109,9 @@ func (e *Engine) tell(ctx context.Context, of about, ev rotation.Event) error {
 // it, and it may have been sent. It returns what is stored.
 func (e *Engine) queue(ctx context.Context, channel, key string, q *store.Queued) (*store.Queued, error) {
 	waits, err := e.store.Queued(ctx, channel, key)
+	if is, _ := unreadable(err); is { // it was the same event
+		waits, err = nil, nil
+	}
 	if err != nil || waits != nil {
 		return waits, err
 	}
@@ -164,6 +167,9 @@ func (e *Engine) readOutbox(ctx context.Context, channel string) error {
 	if err != nil {
 		return err
 	}
+	if fares != nil {
+		e.outbox.with(channel, func(c *channelQueue) { c.fares = *fares })
+	}
 	keys, err := e.store.OutboxKeys(ctx, channel)
 	if err != nil {
 		return err
@@ -175,9 +181,6 @@ func (e *Engine) readOutbox(ctx context.Context, channel string) error {
 	e.outbox.with(channel, func(c *channelQueue) {
 		for _, entry := range entries {
 			c.Add(entry)
-		}
-		if fares != nil {
-			c.fares = *fares
 		}
 		c.Resume()
 		c.Fix(c.fares.Attempted)
@@ -192,6 +195,9 @@ func (e *Engine) readQueued(ctx context.Context, channel string, keys []string) 
 	var entries []outbox.Entry
 	for _, key := range keys {
 		q, err := e.store.Queued(ctx, channel, key)
+		if is, newer := unreadable(err); is {
+			err = e.setAside(ctx, channel, key, newer)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -209,6 +215,33 @@ func (e *Engine) readQueued(ctx context.Context, channel string, keys []string) 
 		}
 	}
 	return slices.DeleteFunc(entries, func(entry outbox.Entry) bool { return void[entry.Key] }), nil
+}
+
+// setAside leaves out a message that cannot be read: what waits beside it is told. One of a
+// newer release stays where it is, until that release runs again and tells it, or gives it up
+// for its age. Of any other nothing can be made ever: it is lost, and goes. What is wrong with
+// a document is not said, since that quotes it.
+func (e *Engine) setAside(ctx context.Context, channel, key string, newer bool) error {
+	if newer {
+		e.logger.Error("a message waits for the newer release that queued it", "channel", channel, "message", key)
+		return nil
+	}
+	e.logger.Error("a message could not be read, and is not delivered", "channel", channel, "message", key)
+	now, q := e.clock.Now(), &store.Queued{Event: rotation.Event{Type: "unknown"}}
+	if err := e.changeFares(ctx, channel, func(d *store.Deliveries) { lose(d, q, "its document could not be read", now) }); err != nil {
+		return err
+	}
+	return e.store.DeleteQueued(ctx, channel, key)
+}
+
+// inLine reads a message whose turn it is. Where it cannot be read any more, all is read anew,
+// which sets it aside.
+func (e *Engine) inLine(ctx context.Context, channel, key string) (*store.Queued, error) {
+	q, err := e.store.Queued(ctx, channel, key)
+	if is, _ := unreadable(err); is {
+		e.outbox.drop(channel)
+	}
+	return q, err
 }
 
 // scheduleChannels lets couriers look after all channels: after a start, what waits in

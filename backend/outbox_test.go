@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -645,6 +646,72 @@ func TestOneUnreadableChannelStopsNothing(t *testing.T) {
 	require.Contains(t, r.events("oncall"), "rotation.succeeded")
 	_, err := r.Engine().Status(context.Background(), backend.StatusQuery{Limit: 1})
 	require.NoError(t, err)
+}
+
+// A message that cannot be read is left out; what waits beside it is told.
+func TestOneUnreadableMessageStopsNothing(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		content     string
+		lost, waits int
+		restart     bool
+	}{
+		"of a newer release":     {`{"schema": 99, "body": {}}`, 0, 1, true},
+		"no document":            {`canary`, 1, 0, true},
+		"of another form":        {`{"schema": 1, "body": {"event": {"time": "canary"}}}`, 1, 0, true},
+		"while the process runs": {`canary`, 1, 0, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newTold(t, option.Values{"disable_automated_rotation": true})
+			r.channel.Fail("ops", errors.New("away"))
+			r.Rotate()
+			r.Wait(10 * time.Second)
+			require.Equal(t, 2, r.waiting("ops"))
+			disk := r.Disk.Snapshot()
+			first := slices.Min(slices.DeleteFunc(slices.Collect(maps.Keys(disk)), func(key string) bool { return !strings.HasPrefix(key, "outbox/ops/") }))
+			disk[first] = []byte(c.content)
+			r.Disk.Restore(disk)
+			r.channel.Fail("ops", nil)
+			if c.restart {
+				r.Restart()
+			}
+			before := len(r.events("ops"))
+			r.Wait(time.Hour)
+			require.Len(t, r.events("ops"), before+1)
+			require.Equal(t, c.waits, r.waiting("ops"))
+			view, err := r.Engine().Channel(context.Background(), "ops")
+			require.NoError(t, err)
+			require.Equal(t, c.lost, view.LostTotal)
+			require.NotContains(t, fmt.Sprint(view.Deliveries), "canary")
+		})
+	}
+}
+
+// Nor is a message told again and again for a record of it that cannot be written.
+func TestOneUnreadableRecordStopsNothing(t *testing.T) {
+	t.Parallel()
+	for name, content := range map[string]string{"of a newer release": `{"schema": 99, "body": {}}`, "no document": "canary"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newTold(t, option.Values{"disable_automated_rotation": true})
+			r.WriteChannel("oncall", nil)
+			id := r.openIncident()
+			disk := r.Disk.Snapshot()
+			key := "told/" + id + "/ops"
+			require.Contains(t, disk, key)
+			disk[key] = []byte(content)
+			r.Disk.Restore(disk)
+			require.NoError(t, r.writeIncident(id, backend.IncidentWrite{Acknowledge: of(true), Actor: backend.Actor{DisplayName: "ada"}}))
+			r.Wait(10 * time.Minute)
+			for _, channel := range []string{"ops", "oncall"} {
+				acknowledged := slices.DeleteFunc(r.events(channel), func(event string) bool { return event != "incident.acknowledged" })
+				require.Len(t, acknowledged, 1, channel)
+				require.Zero(t, r.waiting(channel))
+			}
+			r.Leak(false)
+		})
+	}
 }
 
 // What a message raises and ends is decided once: it stays so when it is sent again.

@@ -259,6 +259,11 @@ func (s *Store) IncidentTold(ctx context.Context, id string) ([]IncidentTold, er
 	return readFolder[IncidentTold](ctx, s, toldFolder(id), incidentToldSchema)
 }
 
+// IncidentToldThrough returns what became of them in one channel, nil for nothing yet.
+func (s *Store) IncidentToldThrough(ctx context.Context, id, channel string) (*IncidentTold, error) {
+	return readPtr[IncidentTold](ctx, s, toldFolder(id)+channel, incidentToldSchema)
+}
+
 // PutIncidentTold stores what became of the messages about an incident in a channel. No
 // more than the first MaxToldEvents are kept.
 func (s *Store) PutIncidentTold(ctx context.Context, id string, t *IncidentTold) error {

@@ -317,3 +317,67 @@ func TestForceThatIsTakenBackOverwritesNothing(t *testing.T) {
 	require.Len(t, d.around.Copies(copyPath), 1, "what somebody else wrote stays")
 	require.Equal(t, backend.StateFailing, d.status().State)
 }
+
+// Where nothing can go back, what does not answer for a while is asked again as it is anywhere
+// else, and keeps nothing else from its restart.
+func TestATargetThatDoesNotAnswerForAWhile(t *testing.T) {
+	t.Parallel()
+	forAWhile := func(t *testing.T, begin func(d *dependents)) {
+		t.Helper()
+		d := withDependents(t, option.Values{"rollout": []string{apiTarget, webTarget}})
+		_, err := d.rotate()
+		require.NoError(t, err)
+		d.ended(rotation.Succeeded)
+		d.around.Change(api, func(w *enginetest.Workload) { w.Away = true })
+		begin(d)
+		d.Wait(5 * time.Minute)
+		d.podsHold(web)
+		require.Equal(t, "around/default/deployment/api: nothing answers", d.State().InFlight.StepNamed("rollout", false).Detail)
+		d.around.Change(api, func(w *enginetest.Workload) { w.Away = false })
+		d.ended(rotation.Succeeded)
+		d.podsHold(api)
+		require.Len(t, d.around.Workload(web).Changes, 2)
+	}
+	t.Run("in an emergency", func(t *testing.T) {
+		t.Parallel()
+		forAWhile(t, func(d *dependents) { d.emergency(false) })
+	})
+	t.Run("in a rollback", func(t *testing.T) {
+		t.Parallel()
+		forAWhile(t, func(d *dependents) {
+			_, err := d.rollback(0)
+			require.NoError(d.t, err)
+		})
+	})
+	t.Run("for longer than it may", func(t *testing.T) {
+		t.Parallel()
+		d := withDependents(t, option.Values{"rollout": []string{apiTarget, webTarget}})
+		d.around.Change(api, func(w *enginetest.Workload) { w.Away = true })
+		d.around.Change(web, func(w *enginetest.Workload) { w.Paused = true })
+		d.emergency(false)
+		d.Wait(5 * time.Minute)
+		require.Empty(t, d.State().InFlight.Held, "what failed keeps no target from its turn")
+		d.held("step rollout failed: is paused")
+		d.around.Change(web, func(w *enginetest.Workload) { w.Paused = false })
+		d.resume()
+		d.held("step rollout failed: not done after 10m0s: around/default/deployment/api: nothing answers")
+		d.podsHold(web)
+	})
+}
+
+// Where a rotation may yet go back, nothing is restarted before all that is to be is known.
+func TestNothingIsRestartedBeforeAllIsListed(t *testing.T) {
+	t.Parallel()
+	d := withDependents(t, option.Values{"mirror": mirror, "rollout": []string{apiTarget, webTarget}})
+	d.around.OnWrite = func() {
+		d.around.Change(web, func(w *enginetest.Workload) { w.Away = true })
+	}
+	_, err := d.rotate()
+	require.NoError(t, err)
+	d.Wait(5 * time.Minute)
+	require.Empty(t, d.around.Workload(api).Changes)
+	d.around.Change(web, func(w *enginetest.Workload) { w.Away = false })
+	d.ended(rotation.Succeeded)
+	d.podsHold(api)
+	d.podsHold(web)
+}

@@ -28,6 +28,8 @@ func (*rolloutStep) applies(s *subject, r *rotation.Rotation) bool {
 // restarted.
 type rolloutCursor struct {
 	Workloads []rolledWorkload `json:"workloads"`
+	// Unlisted are targets that are still to be listed, the next one first.
+	Unlisted []string `json:"unlisted,omitempty"`
 	// Undoes is the order whose effect is taken back, "" for none.
 	Undoes string `json:"undoes,omitempty"`
 	// Missed says which target could not be listed, where the others must not wait for it.
@@ -50,33 +52,39 @@ func (st *rolloutStep) run(ctx context.Context, r stepRun) (stepProgress, error)
 	if err != nil {
 		return stepProgress{}, err
 	}
-	planned := c != nil
-	if !planned {
-		if c, err = st.plan(ctx, r); answerless(err) {
-			return r.again(r.cursor, err)
-		}
-		if err != nil {
-			return stepProgress{}, err
-		}
+	known := 0
+	if c != nil {
+		known = len(c.Workloads)
+	} else if c, err = r.planned(); err != nil {
+		return stepProgress{}, err
 	}
-	detail := ""
-	if planned {
+	silent, err := st.listAll(ctx, r, c)
+	if err == nil && len(c.Workloads) > maxWorkloads {
+		err = tooMany(len(c.Workloads))
+	}
+	if err != nil {
+		return stepProgress{}, err
+	}
+	found, detail := len(c.Workloads) > known, ""
+	if !found && (silent == nil || onlyForward(r.rotation)) {
 		detail, err = st.roll(ctx, r, c)
 	}
 	cursor, broken := writeCursor(c)
 	switch {
 	case broken != nil:
 		return stepProgress{}, broken
-	case answerless(err):
-		return r.again(cursor, err)
-	case err != nil:
+	case found:
+		return stepProgress{detail: fmt.Sprintf("%d workloads are restarted", len(c.Workloads)), cursor: cursor}, nil
+	case err != nil && !answerless(err) && (silent == nil || r.late || r.sequential()):
 		return stepProgress{}, err
+	case err != nil: // what failed keeps no target from its turn
+		return r.again(cursor, err)
+	case silent != nil:
+		return r.again(cursor, silent)
 	case c.done() && c.Missed != "":
 		return stepProgress{}, fault.New(fault.Target, "%s", c.Missed)
 	case c.done():
 		return stepProgress{done: true, detail: c.summary(), cursor: cursor}, nil
-	case !planned:
-		return stepProgress{detail: fmt.Sprintf("%d workloads are restarted", len(c.Workloads)), cursor: cursor}, nil
 	case r.late:
 		return stepProgress{}, tooLong(r.role.Policy, detail)
 	default:
@@ -84,28 +92,45 @@ func (st *rolloutStep) run(ctx context.Context, r stepRun) (stepProgress, error)
 	}
 }
 
-// plan lists what is to be restarted, or what was and is to be undone.
-func (st *rolloutStep) plan(ctx context.Context, r stepRun) (*rolloutCursor, error) {
+// planned is what is to be restarted, or what was and is to be undone.
+func (r stepRun) planned() (*rolloutCursor, error) {
 	if before := r.undone(r.rotation); before != nil {
 		return planBack(before)
 	}
-	c := &rolloutCursor{}
-	for _, target := range r.role.Policy.Rollout {
-		err := st.list(ctx, r, c, target)
+	return &rolloutCursor{Unlisted: r.role.Policy.Rollout}, nil
+}
+
+// listAll lists the targets that are still to be listed. silent says why some are left, which
+// are listed at the next look. Where nothing can go back what pods hold is dead, or about to be:
+// no target waits for another, and one that refuses is missed.
+func (st *rolloutStep) listAll(ctx context.Context, r stepRun, c *rolloutCursor) (silent, err error) {
+	bounded, done := context.WithTimeout(ctx, effectTimeout/2) // the rest is for those that are listed
+	defer done()
+	targets := c.Unlisted
+	c.Unlisted = nil
+	for i, target := range targets {
+		if bounded.Err() != nil {
+			c.Unlisted = slices.Concat(targets[i:], c.Unlisted)
+			return fault.New(fault.Unreachable, "%s: there was no time left for it", target), nil
+		}
+		err := outOfTime(bounded, st.list(bounded, r, c, target))
 		switch {
 		case err == nil:
-		case isStorage(err) && ctx.Err() == nil:
+			continue
+		case isStorage(err):
 			return nil, err
-		case !onlyForward(r.rotation): // else what pods hold is dead, or about to be: the others must not wait
-			return nil, fault.New(fault.KindOf(outOfTime(ctx, err)), "%s: %w", target, err)
+		}
+		err = fault.New(fault.KindOf(err), "%s: %w", target, err)
+		switch {
+		case answerless(err):
+			c.Unlisted, silent = append(c.Unlisted, target), err
+		case !onlyForward(r.rotation):
+			return nil, err
 		case c.Missed == "":
-			c.Missed = failureOf(fault.New(fault.Target, "%s: %w", target, err), nil).Message
+			c.Missed = failureOf(err, nil).Message
 		}
 	}
-	if len(c.Workloads) > maxWorkloads {
-		return nil, tooMany(len(c.Workloads))
-	}
-	return c, nil
+	return silent, nil
 }
 
 // list adds the workloads of a target.

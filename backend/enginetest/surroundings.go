@@ -50,7 +50,9 @@ type Workload struct {
 	// Paused is refused.
 	Paused bool
 	// Gone is not there any more.
-	Gone   bool
+	Gone bool
+	// Away is not found for now: nothing answers who lists it.
+	Away   bool
 	looks  int
 	rolled bool
 }
@@ -235,8 +237,11 @@ func (a Around) Resolve(_ context.Context, _ rotator.Connection, target string) 
 	err = a.around("resolve", func() error {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		if w := a.workloads[target]; w == nil || w.Gone {
+		switch w := a.workloads[target]; {
+		case w == nil || w.Gone:
 			return fault.New(fault.Target, "there is no %s", target)
+		case w.Away:
+			return fault.New(fault.Unreachable, "nothing answers")
 		}
 		parts := strings.Split(target, "/")
 		out = []dependent.Workload{{Namespace: parts[0], Kind: parts[1], Name: parts[2], UID: target}}

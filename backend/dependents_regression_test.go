@@ -381,3 +381,30 @@ func TestNothingIsRestartedBeforeAllIsListed(t *testing.T) {
 	d.podsHold(api)
 	d.podsHold(web)
 }
+
+// What the cluster said of the release that is taken back does not end the way back.
+func TestTheWayBackOfWhatStalled(t *testing.T) {
+	t.Parallel()
+	stalled := func(t *testing.T) *dependents {
+		t.Helper()
+		d := withDependents(t, option.Values{"rollout": []string{apiTarget}})
+		d.around.Change(api, func(w *enginetest.Workload) { w.Stalled = true })
+		_, err := d.rotate()
+		require.NoError(t, err)
+		d.Wait(time.Minute)
+		require.True(t, d.State().InFlight.Reverting)
+		require.Contains(t, d.State().InFlight.Error.Message, "step rollout failed: default/deployment/api: its new pods did not become available")
+		require.Empty(t, d.State().InFlight.Held)
+		return d
+	}
+	t.Run("for a moment", func(t *testing.T) {
+		t.Parallel()
+		d := stalled(t)
+		d.around.Change(api, func(w *enginetest.Workload) { w.Stalled = false })
+		d.ended(rotation.RolledBack)
+	})
+	t.Run("for good", func(t *testing.T) {
+		t.Parallel()
+		stalled(t).held("step rollout failed: not done after 10m0s: default/deployment/api: 0 of 1 pods are new")
+	})
+}

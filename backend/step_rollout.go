@@ -304,7 +304,9 @@ func (st *rolloutStep) one(outer context.Context, r stepRun, c *rolloutCursor, w
 	}
 	if err == nil {
 		w.Ordered = true
-		p, err = through.Look(ctx, conn, w.Workload)
+		if p, err = through.Look(ctx, conn, w.Workload); c.Undoes != "" && errors.Is(err, dependent.ErrStalled) {
+			err = nil // it may have been said of what is taken back: there is rollout_timeout
+		}
 	}
 	if r.rotation.Reverting && errors.Is(err, dependent.ErrGone) { // there is nothing to take back
 		return dependent.Progress{Done: true}, nil

@@ -18,20 +18,30 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/secret"
 )
 
-// ErrGone is in the chain of an error about a workload that is not there any more, or is
-// another one of its name: of the one that was meant there are no pods.
-var ErrGone = errors.New("gone")
+// What more an error may tell of a workload, by errors.Is.
+var (
+	// ErrGone: it is not there any more, or is another one of its name: of the one that was
+	// meant there are no pods.
+	ErrGone = errors.New("gone")
+	// ErrStalled: the cluster gave up waiting for its new pods, which may come all the same.
+	// Just after Undo it may have been said of those that were taken back.
+	ErrStalled = errors.New("stalled")
+)
 
-// Gone puts ErrGone into the chain of an error.
-func Gone(err error) error { return gone{err} }
+// Gone and Stalled let errors.Is find ErrGone and ErrStalled in an error.
+func Gone(err error) error    { return marked{err, ErrGone} }
+func Stalled(err error) error { return marked{err, ErrStalled} }
 
-type gone struct{ error }
+type marked struct {
+	error
+	as error
+}
 
 // Unwrap gives the error itself.
-func (g gone) Unwrap() error { return g.error }
+func (m marked) Unwrap() error { return m.error }
 
 // Is implements what errors.Is asks.
-func (gone) Is(target error) bool { return target == ErrGone }
+func (m marked) Is(target error) bool { return target == m.as }
 
 // Restarter is a type of connection through which workloads are restarted.
 type Restarter interface {
@@ -51,7 +61,7 @@ type Restarter interface {
 	// from completing. Where the order never came through it changes nothing; where the
 	// template was written anew since, it restarts. It does so once for o.
 	Undo(ctx context.Context, conn rotator.Connection, w Workload, o Order, undone string) error
-	// Look tells how far the replacement of a workload's pods got.
+	// Look tells how far the replacement of a workload's pods got, beside ErrStalled too.
 	Look(ctx context.Context, conn rotator.Connection, w Workload) (Progress, error)
 }
 

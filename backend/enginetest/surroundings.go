@@ -47,6 +47,8 @@ type Workload struct {
 	Holds map[string]any
 	// Broken lets new pods never become ready; those before them stay.
 	Broken bool
+	// Stalled is what the cluster says of new pods, whichever they are.
+	Stalled bool
 	// Paused is refused.
 	Paused bool
 	// Gone is not there any more.
@@ -307,6 +309,11 @@ func (a Around) Look(_ context.Context, _ rotator.Connection, w dependent.Worklo
 		if one.Gone {
 			a.mu.Unlock()
 			return goneFor(w)
+		}
+		if one.Stalled {
+			a.mu.Unlock()
+			p.Detail = "0 of 1 pods are new"
+			return dependent.Stalled(fault.New(fault.Target, "%s: its new pods did not become available", w))
 		}
 		rolled, broken := one.rolled, one.Broken
 		one.looks++

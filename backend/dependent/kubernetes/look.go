@@ -11,6 +11,8 @@ import (
 
 // Look implements dependent.Restarter. What is done, and what failed, is what kubectl rollout
 // status says; beyond that, an object that is no more the one that was restarted has failed.
+// A controller that finds the release of before again does not always take back at once what it
+// said of the broken one, and shows it under the new observedGeneration: that is ErrStalled.
 func (*ConnectionKind) Look(ctx context.Context, conn rotator.Connection, w dependent.Workload) (dependent.Progress, error) {
 	c, err := own(conn)
 	if err != nil {
@@ -53,7 +55,7 @@ func (o *object) deployment() (dependent.Progress, error) {
 	}
 	for _, c := range s.Conditions {
 		if c.Type == "Progressing" && c.Reason == "ProgressDeadlineExceeded" {
-			return dependent.Progress{}, fault.New(fault.Target, "%s: its new pods did not become available within its progressDeadlineSeconds (%s)", o, detail)
+			return dependent.Progress{Detail: detail}, dependent.Stalled(fault.New(fault.Target, "%s: its new pods did not become available within its progressDeadlineSeconds (%s)", o, detail))
 		}
 	}
 	done := s.UpdatedReplicas >= wanted && s.Replicas <= s.UpdatedReplicas && s.AvailableReplicas >= s.UpdatedReplicas

@@ -75,12 +75,6 @@ func TestLookFails(t *testing.T) {
 		do     func(s *server, w *dependent.Workload)
 		says   string
 	}{
-		"deadline exceeded": {
-			deployment,
-			fields{"status": fields{"conditions": conditions("ProgressDeadlineExceeded"), "updatedReplicas": 1, "replicas": 4, "availableReplicas": 3}},
-			nil,
-			"default/deployment/x: its new pods did not become available within its progressDeadlineSeconds (1 of 3 pods are new, 3 available, 3 old left)",
-		},
 		"deleted":       {deployment, nil, func(s *server, w *dependent.Workload) { s.remove(*w) }, "there is no deployment x in namespace default"},
 		"being deleted": {deployment, fields{"metadata": fields{"deletionTimestamp": "2026-05-04T10:00:00Z"}}, nil, "default/deployment/x is being deleted"},
 		"made again":    {statefulSet, nil, func(s *server, _ *dependent.Workload) { s.add("default", statefulSet, "x", nil, nil) }, "default/statefulset/x was deleted and made again"},
@@ -103,6 +97,19 @@ func TestLookFails(t *testing.T) {
 			require.Zero(t, got)
 		})
 	}
+}
+
+// What the cluster gave up on may be of the release that was taken back: progress comes with it.
+func TestLookAtWhatStalled(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	w := s.add("default", deployment, "x", nil, fields{"status": fields{"conditions": conditions("ProgressDeadlineExceeded"), "updatedReplicas": 1, "replicas": 4, "availableReplicas": 3}})
+	k, conn := s.open(t)
+	got, err := k.Look(t.Context(), conn, w)
+	requireFault(t, err, fault.Target, "default/deployment/x: its new pods did not become available within its progressDeadlineSeconds (1 of 3 pods are new, 3 available, 3 old left)")
+	require.ErrorIs(t, err, dependent.ErrStalled)
+	require.NotErrorIs(t, err, dependent.ErrGone)
+	require.Equal(t, dependent.Progress{Detail: "1 of 3 pods are new, 3 available, 3 old left"}, got)
 }
 
 // An answer that is not the object proves nothing: it would seem to be done.

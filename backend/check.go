@@ -43,25 +43,32 @@ func (e *Engine) afterLook(s *subject, at int, err error) error {
 }
 
 func (e *Engine) verifyCurrent(ctx context.Context, s *subject) (*rotation.Divergence, error) {
-	kind, err := e.kindOf(s.role.Type)
-	if err != nil {
-		return nil, err
-	}
 	cur := s.state.CurrentVersion()
-	t, err := e.target(ctx, s, *cur)
-	if err != nil {
-		return nil, err
-	}
-	err = e.effect(ctx, func(ctx context.Context) error { return kind.Verify(ctx, t) })
+	err := e.proven(ctx, s, *cur)
 	switch fault.KindOf(err) {
 	case "":
 		return nil, nil
 	case fault.AuthFailed, fault.Target:
-		why := failureOf(err, t.Material)
-		return &rotation.Divergence{Reason: fmt.Sprintf("the current version %d (%s) no longer works: %s", cur.Number, cur.Identifier, why.Message)}, nil
+		return &rotation.Divergence{Reason: fmt.Sprintf("the current version %d (%s) no longer works: %s", cur.Number, cur.Identifier, err)}, nil
 	default:
 		return nil, err
 	}
+}
+
+// proven is nil for a version that works. An error is clean of its material.
+func (e *Engine) proven(ctx context.Context, s *subject, v rotation.Version) error {
+	kind, err := e.kindOf(s.role.Type)
+	if err != nil {
+		return err
+	}
+	t, err := e.target(ctx, s, v)
+	if err == nil {
+		err = e.effect(ctx, func(ctx context.Context) error { return kind.Verify(ctx, t) })
+	}
+	if err == nil || errors.Is(err, errInterrupted) || isStorage(err) {
+		return err
+	}
+	return scrubbed(err, materialOf(t))
 }
 
 // survey looks for marks of this role that the journal does not know.

@@ -98,21 +98,26 @@ func (e *Engine) hasSteps(s *subject, r *rotation.Rotation) bool {
 	return slices.ContainsFunc(e.steps, func(step step) bool { return step.applies(s, r) })
 }
 
+// beginStep journals a step before its first effect, as everything is.
+func (e *Engine) beginStep(ctx context.Context, s *subject, step step, now time.Time) error {
+	r := s.state.InFlight
+	_, err := e.update(ctx, s.name, func(s *subject) error {
+		if err := s.inFlight(r); err != nil {
+			return err
+		}
+		s.state.InFlight.Steps = append(s.state.InFlight.Steps, rotation.Step{
+			Name: step.name(), State: rotation.StepRunning, StartedTime: now, Back: r.Reverting,
+		})
+		return nil
+	})
+	return err
+}
+
 func (e *Engine) runStep(ctx context.Context, s *subject, step step, record *rotation.Step) error {
 	r := s.state.InFlight
 	now := e.clock.Now()
 	if record == nil {
-		// Journalled before its first effect, as everything is.
-		_, err := e.update(ctx, s.name, func(s *subject) error {
-			if err := s.inFlight(r); err != nil {
-				return err
-			}
-			s.state.InFlight.Steps = append(s.state.InFlight.Steps, rotation.Step{
-				Name: step.name(), State: rotation.StepRunning, StartedTime: now, Back: r.Reverting,
-			})
-			return nil
-		})
-		return err
+		return e.beginStep(ctx, s, step, now)
 	}
 	most := rolloutTimeout(s.role.Policy)
 	run := stepRun{
@@ -128,6 +133,17 @@ func (e *Engine) runStep(ctx context.Context, s *subject, step step, record *rot
 	if errors.Is(failed, errInterrupted) || isStorage(failed) {
 		return failed
 	}
+	back := errStale // nobody asked
+	if failed != nil && e.goesBack(s) {
+		back = e.proven(ctx, s, *s.state.Version(r.PreviousVersion))
+		if errors.Is(back, errInterrupted) || isStorage(back) {
+			return back
+		}
+		if unseen(back) && (now.Before(record.StartedTime.Add(most+unseenFor)) || e.beat() < unseenFor) {
+			detail := fmt.Sprintf("%s; whether version %d still works is not known yet: %s", failureOf(failed, nil).Message, r.PreviousVersion, back)
+			progress, failed = stepProgress{detail: detail, cursor: record.Cursor, pollAfter: pollAnswerless, change: progress.change}, nil
+		}
+	}
 	_, err := e.update(ctx, s.name, func(s *subject) error {
 		if err := s.inFlight(r); err != nil {
 			return err
@@ -142,7 +158,7 @@ func (e *Engine) runStep(ctx context.Context, s *subject, step step, record *rot
 			}
 		}
 		if failed != nil {
-			return e.stepFailed(s, rec, failed)
+			return e.stepFailed(s, rec, failed, back)
 		}
 		rec.Detail, rec.Cursor, rec.PollAt = progress.detail, progress.cursor, e.clock.Now().Add(progress.pollAfter)
 		if progress.done {
@@ -155,17 +171,21 @@ func (e *Engine) runStep(ctx context.Context, s *subject, step step, record *rot
 
 // stepFailed lets the pointer go back to the version that still lives, or holds
 // the rotation for a person: where the operator wants that, where no uncompromised
-// earlier version lives, and in a rollback.
-func (e *Engine) stepFailed(s *subject, rec *rotation.Step, failed error) error {
+// earlier version lives, and in a rollback. back is why the earlier version is not proven.
+func (e *Engine) stepFailed(s *subject, rec *rotation.Step, failed, back error) error {
 	now := e.clock.Now()
 	rec.State, rec.EndedTime, rec.Detail = rotation.StepFailed, now, failureOf(failed, nil).Message
 	r := s.state.InFlight
 	why := failureOfStep(rec, fault.KindOf(failed))
-	kind := e.rotators[s.role.Type]
 	s.dirtyIncidents()
 	switch {
-	case s.goesBack(!changesInPlace(kind, s.role) && noWayBack(kind, s.role) == ""):
+	case e.goesBack(s) && back == nil:
 		return s.state.Revert(now, *why)
+	case e.goesBack(s) && errors.Is(back, errStale): // the role wants it since a moment ago
+		return back
+	case e.goesBack(s):
+		why.Message = fmt.Sprintf("%s; readers keep version %d, since version %d is not proven to work: %s", why.Message, r.Version, r.PreviousVersion, back)
+		hold(r, why)
 	case rec.Name == stepMirror && onlyForward(r): // the pods must not wait for it: it is held at the end
 	case isFirst(r.Trigger): // readers have it, and ruleMirror goes on with the copy
 	default:
@@ -202,10 +222,20 @@ func passedOver(r *rotation.Rotation) *rotation.Failure {
 	return nil
 }
 
-// goesBack tells whether the rotation in flight is to be reverted once a step failed. possible
-// is false where no earlier version lives by the nature of the role.
-func (s *subject) goesBack(possible bool) bool {
-	r := s.state.InFlight
+// unseenFor is for how long the proof of an earlier version is asked for once a step is out of
+// time, where the answer to it proves nothing.
+const unseenFor = time.Minute
+
+// unseen tells an error that proves nothing about a version from one that says that it does
+// not work.
+func unseen(err error) bool {
+	return err != nil && !saysOfVersion(failureOf(err, nil))
+}
+
+// goesBack tells whether the rotation in flight is to be reverted once a step failed.
+func (e *Engine) goesBack(s *subject) bool {
+	r, kind := s.state.InFlight, e.rotators[s.role.Type]
+	possible := !changesInPlace(kind, s.role) && noWayBack(kind, s.role) == ""
 	previous := s.state.Version(r.PreviousVersion)
 	if !possible || s.role.Policy.OnRolloutFailure != onFailureRollback || r.Reverting || r.Trigger == rotation.Rollback || previous == nil {
 		return false

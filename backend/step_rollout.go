@@ -66,7 +66,7 @@ func (st *rolloutStep) run(ctx context.Context, r stepRun) (stepProgress, error)
 		return stepProgress{}, err
 	}
 	found, detail := len(c.Workloads) > known, ""
-	if !found && (silent == nil || onlyForward(r.rotation)) {
+	if !found && (silent == nil || r.onlyForward) {
 		detail, err = st.roll(ctx, r, c)
 	}
 	cursor, broken := writeCursor(c)
@@ -124,7 +124,7 @@ func (st *rolloutStep) listAll(ctx context.Context, r stepRun, c *rolloutCursor)
 		switch {
 		case answerless(err):
 			c.Unlisted, silent = append(c.Unlisted, target), err
-		case !onlyForward(r.rotation):
+		case !r.onlyForward: // else what pods hold is dead, or about to be: the others must not wait
 			return nil, err
 		case c.Missed == "":
 			c.Missed = failureOf(err, nil).Message
@@ -278,10 +278,10 @@ func (c *rolloutCursor) inTurn(sequential bool) (out []*rolledWorkload) {
 	return out
 }
 
-// sequential tells whether a workload waits for the one before it. In an emergency none does:
-// what its pods hold is dead already.
+// sequential tells whether a workload waits for the one before it. None does where what its
+// pods hold is dead already.
 func (r stepRun) sequential() bool {
-	return rolloutOrder(r.role.Policy) == orderSequential && r.rotation.Trigger != rotation.Emergency && !r.rotation.Reverting
+	return rolloutOrder(r.role.Policy) == orderSequential && !r.dead && !r.rotation.Reverting
 }
 
 func (st *rolloutStep) one(outer context.Context, r stepRun, c *rolloutCursor, w *rolledWorkload, order dependent.Order) (p dependent.Progress, err error) {
@@ -294,7 +294,7 @@ func (st *rolloutStep) one(outer context.Context, r stepRun, c *rolloutCursor, w
 	}
 	if !w.Ordered {
 		switch {
-		case r.late && !onlyForward(r.rotation):
+		case r.late && !r.onlyForward:
 			return p, tooLong(r.role.Policy, fmt.Sprintf("it was not the turn of %s yet", w.Workload))
 		case c.Undoes != "":
 			err = through.Undo(ctx, conn, w.Workload, order, c.Undoes)

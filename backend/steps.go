@@ -40,6 +40,9 @@ type stepRun struct {
 	started time.Time
 	// late tells that the step has failed if it is not done now.
 	late bool
+	// onlyForward tells that nothing goes back should it fail, and dead that what dependents hold
+	// works no longer.
+	onlyForward, dead bool
 }
 
 // stepProgress is how far a step got.
@@ -122,6 +125,7 @@ func (e *Engine) runStep(ctx context.Context, s *subject, step step, record *rot
 	most := rolloutTimeout(s.role.Policy)
 	run := stepRun{
 		subject: s, rotation: r, version: *s.state.CurrentVersion(), cursor: record.Cursor, started: record.StartedTime,
+		onlyForward: e.onlyForward(s), dead: e.holdDead(s),
 		// Time in which no process of ours looked is nobody's fault.
 		late: !now.Before(record.StartedTime.Add(most)) && e.beat() >= most,
 	}
@@ -186,18 +190,39 @@ func (e *Engine) stepFailed(s *subject, rec *rotation.Step, failed, back error) 
 	case e.goesBack(s):
 		why.Message = fmt.Sprintf("%s; readers keep version %d, since version %d is not proven to work: %s", why.Message, r.Version, r.PreviousVersion, back)
 		hold(r, why)
-	case rec.Name == stepMirror && onlyForward(r): // the pods must not wait for it: it is held at the end
-	case isFirst(r.Trigger): // readers have it, and ruleMirror goes on with the copy
+	case rec.Name == stepMirror && e.onlyForward(s): // the pods must not wait for it: it is held at the end
 	default:
 		hold(r, why)
 	}
 	return nil
 }
 
-// onlyForward tells whether nothing can go back from a rotation that failed now: an emergency,
-// a rollback, or one that went back already.
-func onlyForward(r *rotation.Rotation) bool {
-	return r.Reverting || r.Trigger == rotation.Emergency || r.Trigger == rotation.Rollback
+// onlyForward tells whether nothing can go back from a rotation whose step failed now: it went
+// back already, goes to an earlier version itself, or leaves none behind that could take over.
+func (e *Engine) onlyForward(s *subject) bool {
+	r := s.state.InFlight
+	return r.Reverting || r.Trigger == rotation.Rollback || isFirst(r.Trigger) || noWayBack(e.rotators[s.role.Type], s.role) != "" || e.holdDead(s)
+}
+
+// holdDead tells whether what dependents hold works no longer, or ends at once, whatever
+// triggered the rotation: the version before it, or that before a rotation which they never
+// followed.
+func (e *Engine) holdDead(s *subject) bool {
+	r, u := s.state.InFlight, s.state.Unfollowed
+	switch {
+	case isFirst(r.Trigger): // nobody holds anything yet
+		return false
+	case changesInPlace(e.rotators[s.role.Type], s.role):
+		return true
+	default:
+		return !s.lives(r.PreviousVersion) || u != nil && !s.lives(u.PreviousVersion)
+	}
+}
+
+// lives tells whether whoever read a version may still use it.
+func (s *subject) lives(number int) bool {
+	v := s.state.Version(number)
+	return v != nil && !v.Compromised && (v.State == rotation.Current || v.State == rotation.Retiring && v.RetireBegun.IsZero())
 }
 
 func failureOfStep(step *rotation.Step, kind fault.Kind) *rotation.Failure {
@@ -234,13 +259,7 @@ func unseen(err error) bool {
 
 // goesBack tells whether the rotation in flight is to be reverted once a step failed.
 func (e *Engine) goesBack(s *subject) bool {
-	r, kind := s.state.InFlight, e.rotators[s.role.Type]
-	possible := !changesInPlace(kind, s.role) && noWayBack(kind, s.role) == ""
-	previous := s.state.Version(r.PreviousVersion)
-	if !possible || s.role.Policy.OnRolloutFailure != onFailureRollback || r.Reverting || r.Trigger == rotation.Rollback || previous == nil {
-		return false
-	}
-	return previous.State == rotation.Retiring && !previous.Compromised && previous.RetireBegun.IsZero()
+	return s.role.Policy.OnRolloutFailure == onFailureRollback && !e.onlyForward(s)
 }
 
 // endRotation ends a rotation whose steps are done.

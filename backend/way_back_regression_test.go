@@ -2,12 +2,14 @@ package backend_test
 
 import (
 	"context"
+	"maps"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/enginetest"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 )
@@ -69,5 +71,67 @@ func TestTheWayBackLeadsToWhatWorks(t *testing.T) {
 		d.ended(rotation.RolledBack)
 		require.Equal(t, 1, d.Current())
 		d.readersLogIn()
+	})
+}
+
+// What pods hold is dead where the version before ended with the switch, whoever asked for the
+// rotation: nothing keeps them from their restart.
+func TestWhatPodsHoldIsDead(t *testing.T) {
+	t.Parallel()
+	inPlace := func(more option.Values) option.Values {
+		role := option.Values{"in_place": true, "grace_period": int64(0)}
+		maps.Copy(role, more)
+		return role
+	}
+	t.Run("a person rotates after an emergency failed", func(t *testing.T) {
+		t.Parallel()
+		d := withDependents(t, option.Values{"rollout": []string{apiTarget, webTarget}, "max_attempts": int64(1)})
+		d.world.SetRefuse(true)
+		d.emergency(false)
+		d.waitUntil("blocked", time.Hour, func() bool { return d.State().Blocked != "" })
+		d.world.SetRefuse(false)
+		d.around.Change(api, func(w *enginetest.Workload) { w.Broken = true })
+		r, err := d.rotate()
+		require.NoError(t, err)
+		require.Equal(t, rotation.Manual, r.Trigger)
+		d.Wait(time.Minute)
+		d.podsHold(web)
+		d.held("step rollout failed: not done after 10m0s")
+	})
+	t.Run("one credential, and a copy that is not ours", func(t *testing.T) {
+		t.Parallel()
+		d := withDependents(t, inPlace(option.Values{"mirror": mirror, "rollout": []string{apiTarget}}))
+		done := false
+		d.around.OnWrite = func() {
+			if !done {
+				done = true
+				d.around.Put(copyPath, map[string]string{"password": "theirs"}) // just before ours
+			}
+		}
+		d.rotateHeld("is not overwritten")
+		d.podsHold(api)
+	})
+	t.Run("one credential, and a broken workload", func(t *testing.T) {
+		t.Parallel()
+		d := withDependents(t, inPlace(option.Values{"rollout": []string{apiTarget, webTarget}}))
+		d.around.Change(api, func(w *enginetest.Workload) { w.Broken = true })
+		d.rotateHeld("step rollout failed")
+		d.podsHold(web)
+	})
+	t.Run("a rollback takes the place of an emergency that nobody had followed", func(t *testing.T) {
+		t.Parallel()
+		d := withDependents(t, option.Values{"rollout": []string{apiTarget, webTarget}, "grace_period": int64(60), "rotation_period": int64(30 * 24 * 3600)})
+		_, err := d.rotate()
+		require.NoError(t, err)
+		d.ended(rotation.Succeeded)
+		d.waitUntil("the first version ended", time.Hour, func() bool { return !d.State().Version(1).State.Live() })
+		d.around.Change(api, func(w *enginetest.Workload) { w.Broken = true })
+		d.emergency(false)
+		d.held("step rollout failed")
+		_, err = d.rollback(1)
+		require.NoError(t, err)
+		d.Wait(time.Minute)
+		require.Equal(t, 1, d.Current())
+		d.podsHold(web)
 	})
 }

@@ -324,8 +324,8 @@ func answerless(err error) bool {
 }
 
 // tooLong is the failure of a step that did not come to its end in time.
-func tooLong(p store.Policy, detail string) error {
-	return fault.New(fault.Target, "not done after %s: %s", rolloutTimeout(p), detail)
+func tooLong(most time.Duration, detail string) error {
+	return fault.New(fault.Target, "not done after %s: %s", most, detail)
 }
 
 // joinDetails makes one sentence of several.

@@ -79,7 +79,7 @@ func (st *checkStep) ask(ctx context.Context, r stepRun) (stepProgress, error) {
 	if missing != "" {
 		waiting = append(waiting, missing)
 		if r.late {
-			return stepProgress{}, tooLong(p, missing)
+			return stepProgress{}, tooLong(r.most, missing)
 		}
 	} else if len(p.ExpectSessions) > 0 {
 		passed = append(passed, "every expected application has a session under "+r.version.Identifier)

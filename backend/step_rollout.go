@@ -86,7 +86,7 @@ func (st *rolloutStep) run(ctx context.Context, r stepRun) (stepProgress, error)
 	case c.done():
 		return stepProgress{done: true, detail: c.summary(), cursor: cursor}, nil
 	case r.late:
-		return stepProgress{}, tooLong(r.role.Policy, detail)
+		return stepProgress{}, tooLong(r.most, detail)
 	default:
 		return stepProgress{detail: detail, cursor: cursor, pollAfter: pollAfter(st.engine.clock.Now().Sub(r.started))}, nil
 	}
@@ -295,7 +295,7 @@ func (st *rolloutStep) one(outer context.Context, r stepRun, c *rolloutCursor, w
 	if !w.Ordered {
 		switch {
 		case r.late && !r.onlyForward:
-			return p, tooLong(r.role.Policy, fmt.Sprintf("it was not the turn of %s yet", w.Workload))
+			return p, tooLong(r.most, fmt.Sprintf("it was not the turn of %s yet", w.Workload))
 		case c.Undoes != "":
 			err = through.Undo(ctx, conn, w.Workload, order, c.Undoes)
 		default:

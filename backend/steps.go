@@ -38,7 +38,8 @@ type stepRun struct {
 	version rotation.Version
 	cursor  string
 	started time.Time
-	// late tells that the step has failed if it is not done now.
+	// most is how long it may take: late tells that the step has failed if it is not done now.
+	most time.Duration
 	late bool
 	// onlyForward tells that nothing goes back should it fail, and dead that what dependents hold
 	// works no longer.
@@ -116,15 +117,27 @@ func (e *Engine) beginStep(ctx context.Context, s *subject, step step, now time.
 	return err
 }
 
+// bound is how long a step may take.
+func (e *Engine) bound(s *subject, step step) time.Duration {
+	most := rolloutTimeout(s.role.Policy)
+	if step.name() == stepMirror && e.holdDead(s) { // what is to be restarted must not wait for it
+		most = min(most, copyBeforeDead)
+	}
+	return most
+}
+
+// copyBeforeDead is how long workloads that hold what is dead wait for a copy that they may read.
+const copyBeforeDead = 30 * time.Second
+
 func (e *Engine) runStep(ctx context.Context, s *subject, step step, record *rotation.Step) error {
 	r := s.state.InFlight
 	now := e.clock.Now()
 	if record == nil {
 		return e.beginStep(ctx, s, step, now)
 	}
-	most := rolloutTimeout(s.role.Policy)
+	most := e.bound(s, step)
 	run := stepRun{
-		subject: s, rotation: r, version: *s.state.CurrentVersion(), cursor: record.Cursor, started: record.StartedTime,
+		subject: s, rotation: r, version: *s.state.CurrentVersion(), cursor: record.Cursor, started: record.StartedTime, most: most,
 		onlyForward: e.onlyForward(s), dead: e.holdDead(s),
 		// Time in which no process of ours looked is nobody's fault.
 		late: !now.Before(record.StartedTime.Add(most)) && e.beat() >= most,
@@ -303,7 +316,7 @@ func resume(r *rotation.Rotation) {
 func (r stepRun) again(cursor string, err error) (stepProgress, error) {
 	detail := failureOf(err, nil).Message
 	if r.late {
-		return stepProgress{}, tooLong(r.role.Policy, detail)
+		return stepProgress{}, tooLong(r.most, detail)
 	}
 	return stepProgress{detail: detail, cursor: cursor, pollAfter: pollAnswerless}, nil
 }

@@ -135,3 +135,20 @@ func TestWhatPodsHoldIsDead(t *testing.T) {
 		d.podsHold(web)
 	})
 }
+
+// A place for copies that does not answer keeps pods that hold what is dead for a moment only.
+func TestAnEmergencyDoesNotWaitForItsCopy(t *testing.T) {
+	t.Parallel()
+	d := withDependents(t, option.Values{"rollout": []string{apiTarget}, "mirror": mirror})
+	d.around.SetCopiesAway(true)
+	d.emergency(false)
+	d.Wait(90 * time.Second)
+	d.podsHold(api)
+	d.held("step mirror failed: not done after 30s: the place for copies does not answer")
+	d.around.SetCopiesAway(false)
+	d.resume()
+	d.ended(rotation.Succeeded)
+	require.Len(t, d.around.Workload(api).Changes, 1)
+	copies := d.around.Copies(copyPath)
+	require.Equal(t, d.creds().Data["password"], copies[len(copies)-1]["password"])
+}

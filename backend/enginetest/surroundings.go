@@ -35,6 +35,7 @@ type Surroundings struct {
 	tries     map[string]int
 	readOnly  bool
 	away      bool
+	noCopies  bool
 }
 
 // Workload is one that is restarted.
@@ -104,6 +105,13 @@ func (s *Surroundings) SetReadOnly(on bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.readOnly = on
+}
+
+// SetCopiesAway lets the place for copies not answer, while all else does.
+func (s *Surroundings) SetCopiesAway(away bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.noCopies = away
 }
 
 // Unwell lets an endpoint fail for a reason; "" lets it pass again.
@@ -374,6 +382,9 @@ func (a Around) Read(_ context.Context, _ rotator.Connection, path string) (c de
 	err = a.around("read the copy", func() error {
 		a.mu.Lock()
 		defer a.mu.Unlock()
+		if a.noCopies {
+			return fault.New(fault.Unreachable, "the place for copies does not answer")
+		}
 		all := a.copies[path]
 		if c.Version = len(all); c.Version > 0 {
 			last := all[len(all)-1]

@@ -36,14 +36,16 @@ const (
 	longestJump = 10 * time.Second
 )
 
-// beat notes that the process is alive, and returns for how long it has served.
-func (s *service) beat(c Clock) time.Duration {
+// beat notes that the process is alive, and returns for how long it has served, and whether the
+// wall clock was set back since the last beat.
+func (s *service) beat(c Clock) (served time.Duration, setBack bool) {
 	mono, wall := c.Mono(), c.Now()
 	gap := mono - s.lastMono
 	jump := wall.Round(0).Sub(s.lastWall.Round(0)) - gap
-	if s.lastWall.IsZero() || gap > longestGap || jump.Abs() > longestJump {
+	first := s.lastWall.IsZero()
+	if first || gap > longestGap || jump.Abs() > longestJump {
 		s.since = mono
 	}
 	s.lastMono, s.lastWall = mono, wall
-	return mono - s.since
+	return mono - s.since, !first && jump < -longestJump
 }

@@ -408,3 +408,30 @@ func TestTheWayBackOfWhatStalled(t *testing.T) {
 		stalled(t).held("step rollout failed: not done after 10m0s: default/deployment/api: 0 of 1 pods are new")
 	})
 }
+
+// A clock that is set back makes nobody wait for as long as it was ahead.
+func TestTheClockIsSetBackAmidAStep(t *testing.T) {
+	t.Parallel()
+	t.Run("an endpoint is asked again", func(t *testing.T) {
+		t.Parallel()
+		d := withDependents(t, option.Values{"checks": []string{health}, "grace_period": int64(3600), "rotation_period": int64(30 * 24 * 3600)})
+		d.around.Unwell(health, "answered 503")
+		_, err := d.rotateNow(backend.RotateRequest{})
+		require.NoError(t, err)
+		d.waitUntil("it was asked", time.Minute, func() bool { return d.around.Tries(health) > 0 })
+		d.around.Unwell(health, "")
+		d.Clock.Jump(-24 * time.Hour)
+		d.Wait(2 * time.Minute)
+		require.Nil(t, d.State().InFlight)
+		require.Equal(t, 2, d.Current())
+	})
+	t.Run("a step does not take longer", func(t *testing.T) {
+		t.Parallel()
+		d := withDependents(t, option.Values{"expect_sessions": []string{"app"}, "on_rollout_failure": "hold"})
+		_, err := d.rotate()
+		require.NoError(t, err)
+		d.Clock.Jump(-24 * time.Hour)
+		d.Wait(15 * time.Minute)
+		require.Contains(t, d.State().InFlight.Held, "not done after 10m0s: no session of app")
+	})
+}

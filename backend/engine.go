@@ -270,11 +270,16 @@ func (e *Engine) Invalidate(key string) {
 	}
 }
 
-// beat notes that this process serves, and returns for how long it has.
+// beat notes that this process serves, and returns for how long it has. Where the clock was set
+// back, what the index has noted would not come for as long as it was ahead.
 func (e *Engine) beat() time.Duration {
 	e.serviceMu.Lock()
-	defer e.serviceMu.Unlock()
-	return e.service.beat(e.clock)
+	served, setBack := e.service.beat(e.clock)
+	e.serviceMu.Unlock()
+	if setBack {
+		e.forgetAll()
+	}
+	return served
 }
 
 // beginService lets the time for which this process has served begin anew: it looked after

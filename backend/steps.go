@@ -135,12 +135,15 @@ func (e *Engine) runStep(ctx context.Context, s *subject, step step, record *rot
 	if record == nil {
 		return e.beginStep(ctx, s, step, now)
 	}
-	most := e.bound(s, step)
+	most, started := e.bound(s, step), record.StartedTime
+	if started.After(now) { // the clock was set back: its time counts from here
+		started = now
+	}
 	run := stepRun{
-		subject: s, rotation: r, version: *s.state.CurrentVersion(), cursor: record.Cursor, started: record.StartedTime, most: most,
+		subject: s, rotation: r, version: *s.state.CurrentVersion(), cursor: record.Cursor, started: started, most: most,
 		onlyForward: e.onlyForward(s), dead: e.holdDead(s),
 		// Time in which no process of ours looked is nobody's fault.
-		late: !now.Before(record.StartedTime.Add(most)) && e.beat() >= most,
+		late: !now.Before(started.Add(most)) && e.beat() >= most,
 	}
 	var progress stepProgress
 	failed := e.effect(ctx, func(ctx context.Context) (err error) {
@@ -169,6 +172,7 @@ func (e *Engine) runStep(ctx context.Context, s *subject, step step, record *rot
 		if rec == nil || rec.Cursor != record.Cursor || !rec.StartedTime.Equal(record.StartedTime) {
 			return errStale // held and resumed meanwhile
 		}
+		rec.StartedTime = started
 		if progress.change != nil {
 			if err := progress.change(s); err != nil {
 				return err

@@ -87,7 +87,8 @@ The version is proven to work before readers get it. Refused, with the reason, f
 one that is compromised, and for one that the target cannot bring back. The
 version rolled back from lives until its grace is over. A role that is blocked is
 unblocked by it; next_rotation stays what it was, unless it has passed. A second
-rollback goes one further back, not forward: name the version to return to.`,
+rollback goes one further back, not forward: name the version to return to. One
+that is held because not all dependents followed ends as it is by another one.`,
 	}
 }
 

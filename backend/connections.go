@@ -404,6 +404,12 @@ func (e *Engine) usersOf(ctx context.Context, connection string) (users []string
 			}
 		}
 		if !uses {
+			if uses, err = s.restartsThrough(connection); err != nil {
+				return nil, err
+			}
+			name += " (until its workloads there have followed a rotation)"
+		}
+		if !uses {
 			continue
 		}
 		if s.state.Deleted {

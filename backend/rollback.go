@@ -12,7 +12,7 @@ import (
 
 // Rollback makes an earlier version current again: the pointer alone while that
 // one lives, else the kind brings it back from its kept material; it is verified
-// in any case. A held rotation is given up for it.
+// in any case. A held rotation is given up for it, and ends where it is if it went back already.
 func (e *Engine) Rollback(ctx context.Context, name string, r RollbackRequest) (*rotation.Rotation, error) {
 	if ended, err := e.endWayBack(ctx, name, r); ended != nil || err != nil {
 		return ended, err
@@ -38,23 +38,31 @@ func (e *Engine) Rollback(ctx context.Context, name string, r RollbackRequest) (
 	})
 }
 
-// endWayBack ends a rotation that is held on its way back: the pointer is where a rollback
-// would set it, and what could not follow is left to the person who says so.
+// endWayBack ends a rotation that is held on its way back, or is a rollback: the pointer is where
+// this one would set it, and what could not follow is left to the person who says so.
 func (e *Engine) endWayBack(ctx context.Context, name string, r RollbackRequest) (ended *rotation.Rotation, err error) {
 	_, err = e.update(ctx, name, func(s *subject) error {
 		held := s.state.InFlight
-		if held == nil || held.Held == "" || !held.Reverting || s.state.Deleted || r.Version != 0 && r.Version != s.state.Current {
+		back := held != nil && held.Held != "" && (held.Reverting || held.Trigger == rotation.Rollback)
+		if !back || s.state.Deleted || r.Version != 0 && r.Version != s.state.Current {
 			return errNoChange
 		}
 		if err := e.allowed(); err != nil {
 			return err
 		}
-		s.dirtyIncidents()
-		if err := s.state.FinishReverted(e.clock.Now()); err != nil {
+		policy, err := e.policyOf(s.role)
+		if err != nil {
 			return err
 		}
+		s.dirtyIncidents()
+		now := e.clock.Now()
+		if held.Reverting {
+			err = s.state.FinishReverted(now)
+		} else {
+			err = s.state.FinishAsItIs(now, e.nextRotation(s, policy, now))
+		}
 		ended = s.state.Last
-		return nil
+		return err
 	})
 	if err != nil {
 		return nil, e.unsure(name, err)

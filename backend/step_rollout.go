@@ -202,6 +202,29 @@ func restarted(r *rotation.Rotation) bool {
 	return err == nil && c != nil && c.Undoes == ""
 }
 
+// restartsThrough tells whether a rotation in flight restarts workloads through a connection,
+// or one that was left did, which is still to be taken back.
+func (s *subject) restartsThrough(connection string) (bool, error) {
+	for _, r := range []*rotation.Rotation{s.state.InFlight, s.state.Unfollowed} {
+		if r == nil {
+			continue
+		}
+		for _, step := range r.Steps {
+			if step.Name != stepRollout {
+				continue
+			}
+			c, err := readCursor[rolloutCursor](step.Cursor)
+			if err != nil {
+				return false, err
+			}
+			if c != nil && slices.ContainsFunc(c.Workloads, func(w rolledWorkload) bool { return w.Connection == connection }) {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
+
 // planBack takes up all workloads of a rollout. Where it restarted none there is nothing to
 // take back: pods that began since hold a version whose end waits until nobody uses it.
 func planBack(before *rotation.Rotation) (*rolloutCursor, error) {
@@ -308,7 +331,7 @@ func (st *rolloutStep) one(outer context.Context, r stepRun, c *rolloutCursor, w
 			err = nil // it may have been said of what is taken back: there is rollout_timeout
 		}
 	}
-	if r.rotation.Reverting && errors.Is(err, dependent.ErrGone) { // there is nothing to take back
+	if (c.Undoes != "" || r.rotation.Reverting) && errors.Is(err, dependent.ErrGone) { // there is nothing to take back
 		return dependent.Progress{Done: true}, nil
 	}
 	return p, err

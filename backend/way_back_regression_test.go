@@ -10,6 +10,7 @@ import (
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/enginetest"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
 )
@@ -151,4 +152,65 @@ func TestAnEmergencyDoesNotWaitForItsCopy(t *testing.T) {
 	require.Len(t, d.around.Workload(api).Changes, 1)
 	copies := d.around.Copies(copyPath)
 	require.Equal(t, d.creds().Data["password"], copies[len(copies)-1]["password"])
+}
+
+// A rollback of a held rotation ends, whatever became of what that one restarted.
+func TestARollbackIsNoTrap(t *testing.T) {
+	t.Parallel()
+	broken := func(t *testing.T) *dependents {
+		t.Helper()
+		d := withDependents(t, option.Values{
+			"rollout": []string{apiTarget, webTarget}, "rollout_order": "parallel", "on_rollout_failure": "hold", "grace_period": int64(60),
+		})
+		d.around.Change(api, func(w *enginetest.Workload) { w.Broken = true })
+		d.rotateHeld("step rollout failed")
+		return d
+	}
+	t.Run("a workload that is gone", func(t *testing.T) {
+		t.Parallel()
+		d := broken(t)
+		d.around.Change(api, func(w *enginetest.Workload) { w.Gone = true })
+		_, err := d.rollback(0)
+		require.NoError(t, err)
+		d.ended(rotation.Succeeded)
+		d.podsHold(web)
+	})
+	t.Run("what cannot follow", func(t *testing.T) {
+		t.Parallel()
+		d := broken(t)
+		_, err := d.write(option.Values{"checks": []string{health}})
+		require.NoError(t, err)
+		d.around.Unwell(health, "answered 503")
+		_, err = d.rollback(0)
+		require.NoError(t, err)
+		d.held("step checks failed")
+		name := d.State().Version(2).Identifier
+		user := d.world.Users()[name]
+		user.Sessions = 1
+		d.world.Put(name, user)
+		r, err := d.rollback(0)
+		require.NoError(t, err)
+		require.Equal(t, rotation.Succeeded, r.Outcome)
+		require.Contains(t, r.Error.Message, "step checks failed", "what is left to a person stays on record")
+		require.Nil(t, d.State().InFlight)
+		require.Equal(t, 1, d.Current())
+		d.Wait(10 * time.Minute)
+		require.Equal(t, rotation.Retiring, d.State().Version(2).State, "what did not follow may still use it")
+	})
+	t.Run("a connection that would be missed", func(t *testing.T) {
+		t.Parallel()
+		d := broken(t)
+		_, err := d.write(option.Values{"rollout": []string{}})
+		require.NoError(t, err)
+		remove := func() error {
+			return d.Act(func(ctx context.Context, e *backend.Engine) error {
+				return e.DeleteConnection(ctx, enginetest.AroundName)
+			})
+		}
+		requireKind(t, fault.Conflict, remove(), `connection "around" is in use by app (until its workloads there have followed a rotation)`)
+		_, err = d.rollback(0)
+		require.NoError(t, err)
+		d.ended(rotation.Succeeded)
+		require.NoError(t, remove())
+	})
 }

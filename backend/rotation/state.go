@@ -324,6 +324,18 @@ func (s *State) Finish(now, next time.Time) error {
 	return nil
 }
 
+// FinishAsItIs ends a rollback that not all of its dependents followed. What they may still
+// hold does not end before nobody uses it.
+func (s *State) FinishAsItIs(now, next time.Time) error {
+	if err := s.Finish(now, next); err != nil {
+		return err
+	}
+	if left := s.Version(s.Last.PreviousVersion); left != nil {
+		left.AwaitIdle = true
+	}
+	return nil
+}
+
 // startGrace gives every retiring version without one its end of grace; what
 // leaked has none.
 func (s *State) startGrace(now time.Time) {

@@ -158,6 +158,7 @@ func TestNothingInFlight(t *testing.T) {
 		"Fail":           func(s *State) error { return s.Fail(now, Failure{}, AfterFailure{}) },
 		"Supersede":      func(s *State) error { return s.Supersede(now) },
 		"Revert":         func(s *State) error { return s.Revert(now, Failure{}) },
+		"FinishAsItIs":   func(s *State) error { return s.FinishAsItIs(now, now) },
 		"FinishReverted": func(s *State) error { return s.FinishReverted(now) },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -283,7 +283,7 @@ func (e *Engine) lookBefore(ctx context.Context, s *subject, i rotation.Intent) 
 	if err != nil {
 		return false, err
 	}
-	dependents, err := e.dependentLines(ctx, s, isFirst(i.Trigger))
+	dependents, err := e.dependentLines(ctx, s, isFirst(i.Trigger), effectTimeout)
 	if err != nil {
 		return false, err
 	}

@@ -1,10 +1,13 @@
 package backend
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/dependent"
@@ -197,21 +200,23 @@ func checkSessions(kind rotator.Rotator, p store.Policy) error {
 	return noneTwice("expect_sessions", p.ExpectSessions)
 }
 
-// dependentLines asks what depends on a role whether a rotation could go well. Only what
-// cannot be restarted, or written to, is a reason against one.
-func (e *Engine) dependentLines(ctx context.Context, s *subject, first bool) (lines []rotator.Line, err error) {
-	bounded, done := context.WithTimeout(ctx, preflightTimeout)
+// targetsAtOnce is how many targets are asked beside each other whether they could be restarted.
+const targetsAtOnce = 5
+
+// dependentLines asks what depends on a role whether a rotation could go well, for most in all.
+// Only what cannot be restarted, or written to, is a reason against one.
+func (e *Engine) dependentLines(ctx context.Context, s *subject, first bool, most time.Duration) (lines []rotator.Line, err error) {
+	bounded, done := context.WithTimeout(ctx, most)
 	defer done()
 	if lines, err = e.askDependents(bounded, s, first); err != nil && ctx.Err() == nil && bounded.Err() != nil {
-		return append(lines, rotator.Line{Check: "dependents", Result: rotator.Fail, Detail: fmt.Sprintf("not all of them answered within %s", preflightTimeout)}), nil
+		return append(lines, rotator.Line{Check: "dependents", Result: rotator.Fail, Detail: fmt.Sprintf("not all of them answered within %s", most)}), nil
 	}
 	return lines, err
 }
 
 func (e *Engine) askDependents(ctx context.Context, s *subject, first bool) (lines []rotator.Line, err error) {
-	p, workloads := s.role.Policy, 0
-	if p.Mirror != "" {
-		line, err := readyLine(ctx, "mirror "+p.Mirror, "can be written", e.mirrorReady(ctx, s))
+	if mirror := s.role.Policy.Mirror; mirror != "" {
+		line, err := readyLine(ctx, "mirror "+mirror, "can be written", askOne(ctx, func(ctx context.Context) error { return e.mirrorReady(ctx, s) }))
 		if err != nil {
 			return lines, err
 		}
@@ -220,19 +225,44 @@ func (e *Engine) askDependents(ctx context.Context, s *subject, first bool) (lin
 	if first { // nobody holds an earlier version
 		return lines, nil
 	}
-	for _, target := range p.Rollout {
-		found, err := e.targetReady(ctx, s.name, target)
-		line, err := readyLine(ctx, "rollout "+target, "can be restarted", err)
-		if err != nil {
-			return lines, err
-		}
-		lines = append(lines, line)
-		workloads += found
-	}
+	targets, workloads, err := e.askTargets(ctx, s)
+	lines = append(lines, targets...)
 	if workloads > maxWorkloads {
 		lines = append(lines, rotator.Line{Check: "rollout", Result: rotator.Fail, Detail: tooMany(workloads).Error()})
 	}
-	return lines, nil
+	return lines, err
+}
+
+// askTargets asks a few targets at a time, so that many, or distant ones, fit into one look. The
+// lines are those of the targets that were asked.
+func (e *Engine) askTargets(ctx context.Context, s *subject) (lines []rotator.Line, workloads int, err error) {
+	targets := s.role.Policy.Rollout
+	lines, found, failed := make([]rotator.Line, len(targets)), make([]int, len(targets)), make([]error, len(targets))
+	var all sync.WaitGroup
+	for first := range targetsAtOnce {
+		all.Go(func() {
+			for i := first; i < len(targets) && ctx.Err() == nil; i += targetsAtOnce {
+				err := askOne(ctx, func(ctx context.Context) (err error) {
+					found[i], err = e.targetReady(ctx, s.name, targets[i])
+					return err
+				})
+				lines[i], failed[i] = readyLine(ctx, "rollout "+targets[i], "can be restarted", err)
+			}
+		})
+	}
+	all.Wait()
+	for _, n := range found {
+		workloads += n
+	}
+	lines = slices.DeleteFunc(lines, func(line rotator.Line) bool { return line.Check == "" })
+	return lines, workloads, cmp.Or(errors.Join(failed...), ctx.Err())
+}
+
+// askOne gives a dependent a time of its own: one that hangs leaves some to the others.
+func askOne(ctx context.Context, ask func(context.Context) error) error {
+	bounded, done := context.WithTimeout(ctx, halfLook)
+	defer done()
+	return outOfTime(bounded, ask(bounded))
 }
 
 func tooMany(workloads int) error {

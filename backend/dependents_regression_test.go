@@ -10,8 +10,10 @@ import (
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/enginetest"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/option"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 )
 
 // rotateHeld makes a rotation that is held.
@@ -434,4 +436,30 @@ func TestTheClockIsSetBackAmidAStep(t *testing.T) {
 		d.Wait(15 * time.Minute)
 		require.Contains(t, d.State().InFlight.Held, "not done after 10m0s: no session of app")
 	})
+}
+
+// Targets are asked beside each other, so that many of them, far away, fit into one look.
+func TestTargetsAreAskedBesideEachOther(t *testing.T) {
+	t.Parallel()
+	d := withDependents(t, option.Values{"rollout": []string{apiTarget, webTarget}})
+	asked := make(chan struct{})
+	d.around.OnReady = func() { // each waits for the other
+		select {
+		case asked <- struct{}{}:
+		case <-asked:
+		case <-time.After(10 * time.Second):
+			t.Error("one target waits for the other")
+		}
+	}
+	d.around.Change(web, func(w *enginetest.Workload) { w.Paused = true })
+	lines, err := d.Engine().Preflight(context.Background(), app)
+	require.NoError(t, err)
+	found := map[string]rotator.Result{}
+	for _, line := range lines {
+		found[line.Check] = line.Result
+	}
+	require.Equal(t, rotator.Pass, found["rollout "+apiTarget])
+	require.Equal(t, rotator.Fail, found["rollout "+webTarget])
+	_, err = d.rotate()
+	requireKind(t, fault.Target, err, "preflight: rollout around/default/deployment/web: default/deployment/web is paused")
 }

@@ -28,7 +28,8 @@ const (
 	checkInFlight = "nothing in flight"
 )
 
-// preflightTimeout bounds each question that a reader of preflight waits for.
+// preflightTimeout bounds each question that a reader of preflight waits for. A rotation gives
+// its dependents longer.
 const preflightTimeout = 20 * time.Second
 
 // Preflight is the checklist before a rotation, run now. It changes nothing.
@@ -53,7 +54,7 @@ func (e *Engine) Preflight(ctx context.Context, name string) ([]rotator.Line, er
 	if err != nil {
 		return nil, err
 	}
-	dependents, err := e.dependentLines(ctx, s, false)
+	dependents, err := e.dependentLines(ctx, s, false, preflightTimeout)
 	if err != nil {
 		return nil, err
 	}

@@ -104,7 +104,7 @@ func (r stepRun) planned() (*rolloutCursor, error) {
 // are listed at the next look. Where nothing can go back what pods hold is dead, or about to be:
 // no target waits for another, and one that refuses is missed.
 func (st *rolloutStep) listAll(ctx context.Context, r stepRun, c *rolloutCursor) (silent, err error) {
-	bounded, done := context.WithTimeout(ctx, effectTimeout/2) // the rest is for those that are listed
+	bounded, done := context.WithTimeout(ctx, halfLook) // the rest is for those that are listed
 	defer done()
 	targets := c.Unlisted
 	c.Unlisted = nil
@@ -152,8 +152,12 @@ func (st *rolloutStep) list(ctx context.Context, r stepRun, c *rolloutCursor, ta
 	return err
 }
 
-// oneTimeout bounds what one workload takes of a look at all.
-const oneTimeout = 12 * time.Second
+// oneTimeout bounds what one workload takes of a look at all, and halfLook what all takes that
+// something else must not wait for.
+const (
+	oneTimeout = 12 * time.Second
+	halfLook   = effectTimeout / 2
+)
 
 // outOfTime tells an error of ours that comes of the end of a step's own time, which proves
 // nothing, from one of Vault's storage.

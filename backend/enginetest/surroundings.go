@@ -24,6 +24,8 @@ const AroundName = "around"
 type Surroundings struct {
 	// OnWrite happens just before a copy is written; nil for nothing.
 	OnWrite func()
+	// OnReady happens while one is asked whether it could be restarted; nil for nothing.
+	OnReady func()
 
 	// reads is what a pod does when it begins.
 	reads func() (map[string]any, error)
@@ -228,6 +230,9 @@ func (a Around) Ready(_ context.Context, _ rotator.Connection, target string) er
 	return a.around("ready", func() error {
 		if strings.HasPrefix(target, "secret/") {
 			return nil
+		}
+		if a.OnReady != nil {
+			a.OnReady()
 		}
 		a.mu.Lock()
 		defer a.mu.Unlock()

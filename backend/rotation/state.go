@@ -397,6 +397,9 @@ func (s *State) Fail(now time.Time, why Failure, then AfterFailure) error {
 	s.Failures++
 	s.Intent, s.Blocked = then.Retry, then.Blocked
 	s.end(now)
+	if r.Trigger == Initial || r.Trigger == Import { // whoever wrote the role is answered, and there is none
+		return nil
+	}
 	s.event("rotation.failed", now, map[string]string{"phase": string(r.Phase), "error": why.Message, "attempt": fmt.Sprint(r.Attempt), "then": then.words()})
 	return nil
 }

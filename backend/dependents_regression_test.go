@@ -463,3 +463,48 @@ func TestTargetsAreAskedBesideEachOther(t *testing.T) {
 	_, err = d.rotate()
 	requireKind(t, fault.Target, err, "preflight: rollout around/default/deployment/web: default/deployment/web is paused")
 }
+
+// tellsNobody is a kind that cannot say who uses a version.
+func tellsNobody(s *enginetest.Stage) {
+	whole := s.Rotator
+	s.Rotator = func(f *enginetest.Faults) rotator.Rotator { return struct{ rotator.Rotator }{whole(f)} }
+}
+
+// Pods that began while the candidate was current hold it. Where nobody can say so its end does
+// not wait for them: they follow on the way back, also where the rollout never came.
+func TestTheWayBackReachesPodsThatBeganMeanwhile(t *testing.T) {
+	t.Parallel()
+	began := func(d *dependents) {
+		d.waitUntil("readers get version 2", time.Minute, func() bool { return d.Current() == 2 })
+		d.around.Change(web, func(w *enginetest.Workload) { w.Holds = d.creds().Data })
+	}
+	t.Run("after a workload that is broken", func(t *testing.T) {
+		t.Parallel()
+		d := withDependents(t, option.Values{"rollout": []string{apiTarget, webTarget}}, tellsNobody)
+		d.around.Change(api, func(w *enginetest.Workload) { w.Broken = true })
+		_, err := d.rotate()
+		require.NoError(t, err)
+		began(d)
+		d.ended(rotation.RolledBack)
+		require.Empty(t, d.around.Workload(api).Template, "the pods of before stayed")
+		d.podsHold(web)
+		require.Equal(t, []string{d.State().Last.ID + "/back"}, d.around.Workload(web).Changes)
+	})
+	t.Run("after a copy that failed", func(t *testing.T) {
+		t.Parallel()
+		d := withDependents(t, option.Values{"mirror": mirror, "rollout": []string{apiTarget, webTarget}}, tellsNobody)
+		d.around.OnWrite = func() {
+			d.around.OnWrite = nil
+			d.around.Put(copyPath, map[string]string{"password": "theirs"})
+			d.around.Change(api, func(w *enginetest.Workload) { w.Gone = true })
+		}
+		_, err := d.rotate()
+		require.NoError(t, err)
+		began(d)
+		d.waitUntil("web is back", time.Hour, func() bool { return len(d.around.Workload(web).Changes) == 1 })
+		d.Wait(time.Minute)
+		require.Equal(t, 1, d.Current())
+		d.podsHold(web)
+		require.Equal(t, rotation.StepDone, d.State().InFlight.StepNamed("rollout", true).State, "what is gone holds nobody up")
+	})
+}

@@ -95,7 +95,7 @@ func (st *rolloutStep) run(ctx context.Context, r stepRun) (stepProgress, error)
 // planned is what is to be restarted, or what was and is to be undone.
 func (r stepRun) planned() (*rolloutCursor, error) {
 	if before := r.undone(r.rotation); before != nil {
-		return planBack(before)
+		return r.planBack(before)
 	}
 	return &rolloutCursor{Unlisted: r.role.Policy.Rollout}, nil
 }
@@ -115,7 +115,7 @@ func (st *rolloutStep) listAll(ctx context.Context, r stepRun, c *rolloutCursor)
 		}
 		err := outOfTime(bounded, st.list(bounded, r, c, target))
 		switch {
-		case err == nil:
+		case err == nil, (r.rotation.Reverting || c.Undoes != "") && errors.Is(err, dependent.ErrGone): // it holds nothing
 			continue
 		case isStorage(err):
 			return nil, err
@@ -229,21 +229,23 @@ func (s *subject) restartsThrough(connection string) (bool, error) {
 	return false, nil
 }
 
-// planBack takes up all workloads of a rollout. Where it restarted none there is nothing to
-// take back: pods that began since hold a version whose end waits until nobody uses it.
-func planBack(before *rotation.Rotation) (*rolloutCursor, error) {
+// planBack takes up all workloads of a rollout. What it did not even list holds what it held,
+// but for pods that began since: they have to follow where nobody tells of them.
+func (r stepRun) planBack(before *rotation.Rotation) (*rolloutCursor, error) {
 	back := &rolloutCursor{Undoes: before.ID}
-	record := before.StepNamed(stepRollout, false)
-	if record == nil {
-		return back, nil
-	}
-	c, err := readCursor[rolloutCursor](record.Cursor)
-	if err != nil || c == nil {
-		return back, err
+	c := &rolloutCursor{Unlisted: r.role.Policy.Rollout}
+	if record := before.StepNamed(stepRollout, false); record != nil && record.Cursor != "" {
+		var err error
+		if c, err = readCursor[rolloutCursor](record.Cursor); err != nil {
+			return nil, err
+		}
 	}
 	for _, w := range c.Workloads {
 		w.Ordered, w.Done = false, false
 		back.Workloads = append(back.Workloads, w)
+	}
+	if !r.toldOfUse {
+		back.Unlisted = c.Unlisted
 	}
 	return back, nil
 }
@@ -262,7 +264,7 @@ func orderID(r *rotation.Rotation) string {
 // beside it.
 func (st *rolloutStep) roll(ctx context.Context, r stepRun, c *rolloutCursor) (detail string, failed error) {
 	var waiting []string
-	order := dependent.Order{ID: orderID(r.rotation), Time: r.started}
+	order := dependent.Order{ID: orderID(r.rotation), Time: r.started, Everywhere: !r.toldOfUse}
 	for _, w := range c.inTurn(r.sequential()) {
 		progress, err := st.one(ctx, r, c, w, order)
 		if w.Done = progress.Done; w.Done {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/fault"
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotation"
+	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/rotator"
 )
 
 // step is a named act between the switch of readers and the end of a rotation:
@@ -44,6 +45,9 @@ type stepRun struct {
 	// onlyForward tells that nothing goes back should it fail, and dead that what dependents hold
 	// works no longer.
 	onlyForward, dead bool
+	// toldOfUse tells that a version which readers left ends once nobody uses it, since its kind
+	// can say so. Of others nobody knows which pods hold it.
+	toldOfUse bool
 }
 
 // stepProgress is how far a step got.
@@ -145,6 +149,7 @@ func (e *Engine) runStep(ctx context.Context, s *subject, step step, record *rot
 		// Time in which no process of ours looked is nobody's fault.
 		late: !now.Before(started.Add(most)) && e.beat() >= most,
 	}
+	_, run.toldOfUse = e.rotators[s.role.Type].(rotator.InUser)
 	var progress stepProgress
 	failed := e.effect(ctx, func(ctx context.Context) (err error) {
 		progress, err = step.run(ctx, run)

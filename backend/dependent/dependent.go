@@ -28,8 +28,10 @@ var (
 	ErrStalled = errors.New("stalled")
 )
 
-// Gone and Stalled let errors.Is find ErrGone and ErrStalled in an error.
-func Gone(err error) error    { return marked{err, ErrGone} }
+// Gone lets errors.Is find ErrGone in an error.
+func Gone(err error) error { return marked{err, ErrGone} }
+
+// Stalled lets errors.Is find ErrStalled in an error.
 func Stalled(err error) error { return marked{err, ErrStalled} }
 
 type marked struct {
@@ -58,8 +60,9 @@ type Restarter interface {
 	Restart(ctx context.Context, conn rotator.Connection, w Workload, o Order) error
 	// Undo gives a workload back the pod template that it had before an order, so that the
 	// pods of then which still run stay: a release that is broken does not keep the way back
-	// from completing. Where the order never came through it changes nothing; where the
-	// template was written anew since, it restarts. It does so once for o.
+	// from completing. Where the template was written anew since, it restarts; where the order
+	// never came through it changes nothing, or restarts for an o that goes Everywhere. It does
+	// so once for o.
 	Undo(ctx context.Context, conn rotator.Connection, w Workload, o Order, undone string) error
 	// Look tells how far the replacement of a workload's pods got, beside ErrStalled too.
 	Look(ctx context.Context, conn rotator.Connection, w Workload) (Progress, error)
@@ -83,6 +86,8 @@ type Order struct {
 	ID string
 	// Time is when the order was journalled.
 	Time time.Time
+	// Everywhere lets Undo restart also what the order that it undoes never reached.
+	Everywhere bool
 }
 
 // Progress is how far a workload got.

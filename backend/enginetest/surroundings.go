@@ -254,7 +254,7 @@ func (a Around) Resolve(_ context.Context, _ rotator.Connection, target string) 
 		defer a.mu.Unlock()
 		switch w := a.workloads[target]; {
 		case w == nil || w.Gone:
-			return fault.New(fault.Target, "there is no %s", target)
+			return dependent.Gone(fault.New(fault.Target, "there is no %s", target))
 		case w.Away:
 			return fault.New(fault.Unreachable, "nothing answers")
 		}
@@ -293,7 +293,13 @@ func (a Around) Undo(_ context.Context, _ rotator.Connection, w dependent.Worklo
 		if one.Gone {
 			return goneFor(w)
 		}
-		if one.Template != undone {
+		switch {
+		case slices.Contains(one.Changes, o.ID):
+			return nil
+		case one.Template != undone:
+			if o.Everywhere {
+				one.change(o.ID)
+			}
 			return nil
 		}
 		rolled := one.rolled

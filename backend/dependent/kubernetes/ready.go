@@ -75,7 +75,7 @@ func (c *Connection) matched(ctx context.Context, t *target) ([]dependent.Worklo
 		return nil, err
 	}
 	if len(found) == 0 {
-		return nil, fault.New(fault.Target, "%s matches no workload: is there such a namespace, and do the objects themselves bear these labels (those of their pods do not count)?", t)
+		return nil, dependent.Gone(fault.New(fault.Target, "%s matches no workload: is there such a namespace, and do the objects themselves bear these labels (those of their pods do not count)?", t))
 	}
 	return found, nil
 }

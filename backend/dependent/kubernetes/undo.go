@@ -69,10 +69,11 @@ func (k *ConnectionKind) Undo(ctx context.Context, conn rotator.Connection, w de
 		switch kept := is.kept(undone); {
 		case slices.Contains(strings.Fields(is.Metadata.Annotations[undoings]), o.ID), is.ordered(o):
 			return nil, nil
-		case kept == nil && !slices.Contains(last, undone):
+		case kept == nil && !slices.Contains(last, undone) && !o.Everywhere:
 			return nil, nil // it never came through
 		case kept == nil || len(last) == 0 || last[0] != undone:
-			// Somebody wrote the template since: what it was is not what it should be.
+			// It never came through, or somebody wrote the template since: what it was is not what
+			// it should be.
 			return c.restart(ctx, is, o)
 		default:
 			return c.restore(ctx, is, o, kept)

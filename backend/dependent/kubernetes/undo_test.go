@@ -55,6 +55,21 @@ func TestUndoOfWhatNeverWas(t *testing.T) {
 	require.Equal(t, 1, s.changed(w))
 }
 
+// Pods that began meanwhile may hold what ends: an order can go also where the other never came.
+func TestUndoEverywhere(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	w := s.add("default", deployment, "api", nil, nil)
+	k, conn := s.open(t)
+	back := order("rot/back")
+	back.Everywhere = true
+	for range 2 {
+		require.NoError(t, k.Undo(t.Context(), conn, w, back, "rot"))
+		require.Equal(t, 1, s.changed(w))
+		require.Equal(t, "rot/back", s.annotations(w)[orders])
+	}
+}
+
 // Where the template was written since, what it was is not what it should be: the pods are
 // replaced, so that none holds what they read in between.
 func TestUndoAfterSomebodyElse(t *testing.T) {

@@ -158,13 +158,18 @@ func (e *Engine) runStep(ctx context.Context, s *subject, step step, record *rot
 	if errors.Is(failed, errInterrupted) || isStorage(failed) {
 		return failed
 	}
-	back := errStale // nobody asked
+	back, failing := errStale, time.Time{} // nobody asked
 	if failed != nil && e.goesBack(s) {
 		back = e.proven(ctx, s, *s.state.Version(r.PreviousVersion))
 		if errors.Is(back, errInterrupted) || isStorage(back) {
 			return back
 		}
-		if unseen(back) && (now.Before(record.StartedTime.Add(most+unseenFor)) || e.beat() < unseenFor) {
+		since := record.FailingTime
+		if since.IsZero() {
+			since = now
+		}
+		if unseen(back) && (now.Before(since.Add(unseenFor)) || e.beat() < unseenFor) {
+			failing = since
 			detail := fmt.Sprintf("%s; whether version %d still works is not known yet: %s", failureOf(failed, nil).Message, r.PreviousVersion, back)
 			progress, failed = stepProgress{detail: detail, cursor: record.Cursor, pollAfter: pollAnswerless, change: progress.change}, nil
 		}
@@ -186,7 +191,7 @@ func (e *Engine) runStep(ctx context.Context, s *subject, step step, record *rot
 		if failed != nil {
 			return e.stepFailed(s, rec, failed, back)
 		}
-		rec.Detail, rec.Cursor, rec.PollAt = progress.detail, progress.cursor, e.clock.Now().Add(progress.pollAfter)
+		rec.Detail, rec.Cursor, rec.PollAt, rec.FailingTime = progress.detail, progress.cursor, e.clock.Now().Add(progress.pollAfter), failing
 		if progress.done {
 			rec.State, rec.EndedTime, rec.PollAt = rotation.StepDone, e.clock.Now(), time.Time{}
 		}
@@ -200,7 +205,7 @@ func (e *Engine) runStep(ctx context.Context, s *subject, step step, record *rot
 // earlier version lives, and in a rollback. back is why the earlier version is not proven.
 func (e *Engine) stepFailed(s *subject, rec *rotation.Step, failed, back error) error {
 	now := e.clock.Now()
-	rec.State, rec.EndedTime, rec.Detail = rotation.StepFailed, now, failureOf(failed, nil).Message
+	rec.State, rec.EndedTime, rec.FailingTime, rec.Detail = rotation.StepFailed, now, time.Time{}, failureOf(failed, nil).Message
 	r := s.state.InFlight
 	why := failureOfStep(rec, fault.KindOf(failed))
 	s.dirtyIncidents()
@@ -269,9 +274,9 @@ func passedOver(r *rotation.Rotation) *rotation.Failure {
 	return nil
 }
 
-// unseenFor is for how long the proof of an earlier version is asked for once a step is out of
-// time, where the answer to it proves nothing.
-const unseenFor = time.Minute
+// unseenFor is for how long the proof of an earlier version is asked for once a step failed,
+// where the answer to it proves nothing.
+const unseenFor = 5 * time.Minute
 
 // unseen tells an error that proves nothing about a version from one that says that it does
 // not work.

@@ -120,6 +120,9 @@ type Step struct {
 	Cursor string `json:"cursor,omitempty"`
 	// Back marks a step that follows the pointer back to the earlier version.
 	Back bool `json:"back,omitempty"`
+	// FailingTime is since when it has failed, as long as it is not known whether the version
+	// to go back to works.
+	FailingTime time.Time `json:"failing_time,omitzero"`
 	// PollAt is when to look again.
 	PollAt time.Time `json:"poll_at,omitzero"`
 }

@@ -28,11 +28,13 @@ func (b *Backend) preflightPaths() []*framework.Path {
 		HelpSynopsis: "Look whether a rotation of a role would go well.",
 		HelpDescription: `
 Changes nothing. The lines: what the kind of secret finds out at the target ("target"
-and its rights), "current version", "earlier version", "rollback plan", "window", and
-"nothing in flight". Only the target, rights and what is in flight can fail.
+and its rights), "current version", "earlier version", "rollback plan", what depends on
+the secret ("mirror ...", "rollout ..." for each target, "check ..." for each endpoint),
+"channels", "window", and "nothing in flight". The target, rights, the mirror, targets of
+the rollout, and what is in flight can fail; an endpoint that is unwell is a warning.
 
-The lines of the target come before each rotation too, but for emergencies and
-rollbacks: one that fails postpones it, without counting an attempt.`,
+The lines of the target, the mirror and the rollout come before each rotation too, but
+for emergencies and rollbacks: one that fails postpones it, without counting an attempt.`,
 	}}
 }
 

@@ -320,14 +320,22 @@ func (e *Engine) tryValues(ctx context.Context, before, role *store.Role) error 
 	if err != nil {
 		return err
 	}
-	s.role = role
-	after, err := e.askKind(ctx, s)
+	bounded, done := context.WithTimeout(ctx, preflightTimeout)
+	defer done()
+	ask := func(r *store.Role) ([]rotator.Line, error) {
+		s.role = r
+		lines, err := e.askKind(bounded, s)
+		if errors.Is(err, errInterrupted) && ctx.Err() == nil {
+			err = fault.New(fault.Unreachable, "the role was not changed: its target did not answer within %s", preflightTimeout)
+		}
+		return lines, err
+	}
+	after, err := ask(role)
 	if err != nil || failures(after) == "" {
 		return err
 	}
 	// What is wrong already is no reason against a change, which may mend it.
-	s.role = before
-	lines, err := e.askKind(ctx, s)
+	lines, err := ask(before)
 	if err != nil {
 		return err
 	}

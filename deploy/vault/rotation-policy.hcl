@@ -42,3 +42,8 @@ path "transit/encrypt/intelliflow-data" {
 path "transit/rewrap/intelliflow-data" {
   capabilities = ["update"]
 }
+# Only for rows of a target with an associated_data_column: rewrap does not heed it, so that they are
+# decrypted, and encrypted anew.
+# path "transit/decrypt/intelliflow-data" {
+#   capabilities = ["update"]
+# }

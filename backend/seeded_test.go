@@ -142,7 +142,8 @@ func TestEnumerationFindsForgottenRoles(t *testing.T) {
 		p.Add(nil, "billing")
 		p.BulkEmergency(false)
 	}}, enginetest.Crash)
-	require.Contains(t, found, "bulk emergency: not reached")
+	// Roles that are not replaced, or, where the crash comes late, the end that nobody hears of.
+	require.Regexp(t, "bulk emergency: not reached|incident.contained was not told", found)
 	t.Log(found)
 }
 

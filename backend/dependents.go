@@ -1,7 +1,6 @@
 package backend
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -208,61 +207,114 @@ const targetsAtOnce = 5
 func (e *Engine) dependentLines(ctx context.Context, s *subject, first bool, most time.Duration) (lines []rotator.Line, err error) {
 	bounded, done := context.WithTimeout(ctx, most)
 	defer done()
-	if lines, err = e.askDependents(bounded, s, first); err != nil && ctx.Err() == nil && bounded.Err() != nil {
-		return append(lines, rotator.Line{Check: "dependents", Result: rotator.Fail, Detail: fmt.Sprintf("not all of them answered within %s", most)}), nil
-	}
-	return lines, err
-}
-
-func (e *Engine) askDependents(ctx context.Context, s *subject, first bool) (lines []rotator.Line, err error) {
 	if mirror := s.role.Policy.Mirror; mirror != "" {
-		line, err := readyLine(ctx, "mirror "+mirror, "can be written", askOne(ctx, func(ctx context.Context) error { return e.mirrorReady(ctx, s) }))
+		line, err := readyLine(ctx, "mirror "+mirror, "can be written", askOne(bounded, func(ctx context.Context) error { return e.mirrorReady(ctx, s) }))
 		if err != nil {
-			return lines, err
+			return nil, err
 		}
 		lines = append(lines, line)
 	}
 	if first { // nobody holds an earlier version
 		return lines, nil
 	}
-	targets, workloads, err := e.askTargets(ctx, s)
-	lines = append(lines, targets...)
+	workloads := 0
+	for _, answer := range e.askTargets(bounded, s.name, s.role.Policy.Rollout) {
+		line, err := readyLine(ctx, "rollout "+answer.target, "can be restarted", answer.err)
+		if err != nil {
+			return nil, err
+		}
+		lines = append(lines, line)
+		workloads += answer.workloads
+	}
 	if workloads > maxWorkloads {
 		lines = append(lines, rotator.Line{Check: "rollout", Result: rotator.Fail, Detail: tooMany(workloads).Error()})
 	}
-	return lines, err
+	return lines, nil
 }
 
-// askTargets asks a few targets at a time, so that many, or distant ones, fit into one look. The
-// lines are those of the targets that were asked.
-func (e *Engine) askTargets(ctx context.Context, s *subject) (lines []rotator.Line, workloads int, err error) {
-	targets := s.role.Policy.Rollout
-	lines, found, failed := make([]rotator.Line, len(targets)), make([]int, len(targets)), make([]error, len(targets))
+// answered is what became of the question whether a target could be restarted.
+type answered struct {
+	target    string
+	workloads int
+	err       error
+}
+
+// askTargets asks a few targets at a time, so that many, or distant ones, fit into one look.
+func (e *Engine) askTargets(ctx context.Context, role string, targets []string) []answered {
+	answers := make([]answered, len(targets))
 	var all sync.WaitGroup
 	for first := range targetsAtOnce {
 		all.Go(func() {
-			for i := first; i < len(targets) && ctx.Err() == nil; i += targetsAtOnce {
-				err := askOne(ctx, func(ctx context.Context) (err error) {
-					found[i], err = e.targetReady(ctx, s.name, targets[i])
+			for i := first; i < len(targets); i += targetsAtOnce {
+				a := &answers[i]
+				a.target = targets[i]
+				a.err = askOne(ctx, func(ctx context.Context) (err error) {
+					a.workloads, err = e.targetReady(ctx, role, a.target)
 					return err
 				})
-				lines[i], failed[i] = readyLine(ctx, "rollout "+targets[i], "can be restarted", err)
 			}
 		})
 	}
 	all.Wait()
-	for _, n := range found {
-		workloads += n
-	}
-	lines = slices.DeleteFunc(lines, func(line rotator.Line) bool { return line.Check == "" })
-	return lines, workloads, cmp.Or(errors.Join(failed...), ctx.Err())
+	return answers
 }
 
 // askOne gives a dependent a time of its own: one that hangs leaves some to the others.
 func askOne(ctx context.Context, ask func(context.Context) error) error {
 	bounded, done := context.WithTimeout(ctx, halfLook)
 	defer done()
+	if err := bounded.Err(); err != nil {
+		return fault.New(fault.Unreachable, "there was no time left for it: %w", err)
+	}
 	return outOfTime(bounded, ask(bounded))
+}
+
+// writeTimeout bounds how long the write of a role waits for what it names.
+const writeTimeout = 10 * time.Second
+
+// tryDependents asks what a role names anew whether it could follow: what refuses is told to who
+// wrote it, and not before the first rotation. It takes no lock, and what does not answer is a
+// warning. So is what is not there yet for a new role, whose secret it may need to begin. The
+// first rotation of that one asks the mirror.
+func (e *Engine) tryDependents(ctx context.Context, before, role *store.Role) (warnings []string, err error) {
+	bounded, done := context.WithTimeout(ctx, writeTimeout)
+	defer done()
+	var known store.Policy
+	if before != nil {
+		known = before.Policy
+	}
+	told := func(field, place string, err error) error {
+		switch {
+		case err == nil:
+			return nil
+		case isStorage(err), ctx.Err() != nil:
+			return err
+		case answerless(err), before == nil && errors.Is(err, dependent.ErrGone):
+			warnings = append(warnings, fmt.Sprintf("%s: %s: %s; preflight/%s asks again", field, place, failureOf(err, nil).Message, role.Name))
+			return nil
+		default:
+			return fault.Field(field, "%s: %s", place, failureOf(err, nil).Message)
+		}
+	}
+	if mirror := role.Policy.Mirror; before != nil && mirror != "" && mirror != known.Mirror {
+		err := askOne(bounded, func(ctx context.Context) error {
+			p, err := e.place(ctx, role)
+			if err != nil {
+				return err
+			}
+			return p.through.Ready(ctx, p.conn, p.path)
+		})
+		if err := told("mirror", mirror, err); err != nil {
+			return nil, err
+		}
+	}
+	targets := slices.DeleteFunc(slices.Clone(role.Policy.Rollout), func(t string) bool { return slices.Contains(known.Rollout, t) })
+	for _, answer := range e.askTargets(bounded, role.Name, targets) {
+		if err := told("rollout", answer.target, answer.err); err != nil {
+			return nil, err
+		}
+	}
+	return warnings, nil
 }
 
 func tooMany(workloads int) error {

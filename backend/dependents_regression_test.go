@@ -508,3 +508,43 @@ func TestTheWayBackReachesPodsThatBeganMeanwhile(t *testing.T) {
 		require.Equal(t, rotation.StepDone, d.State().InFlight.StepNamed("rollout", true).State, "what is gone holds nobody up")
 	})
 }
+
+// What a role names anew is asked at its write: what refuses leaves the role as it was, and what
+// does not answer keeps nobody from writing it.
+func TestWhatARoleNamesIsAskedWhenItIsWritten(t *testing.T) {
+	t.Parallel()
+	nowhere := enginetest.AroundName + "/default/deployment/nowhere"
+	sentence := "rollout: " + nowhere + ": there is no default/deployment/nowhere"
+	t.Run("of a role that exists", func(t *testing.T) {
+		t.Parallel()
+		d := withDependents(t, option.Values{"rollout": []string{apiTarget}})
+		before := d.Disk.Snapshot()
+		_, err := d.write(option.Values{"rollout": []string{apiTarget, nowhere}})
+		requireKind(t, fault.Invalid, err, sentence)
+		_, err = d.write(option.Values{"mirror": enginetest.AroundName + "/secret/v1/app"})
+		requireKind(t, fault.Invalid, err, "mirror: around/secret/v1/app: is a mount of KV version 1")
+		require.Equal(t, before, d.Disk.Snapshot(), "nothing has changed")
+		d.around.Change(api, func(w *enginetest.Workload) { w.Paused = true })
+		_, err = d.write(option.Values{"grace_period": int64(90)})
+		require.NoError(t, err, "what it names already is no reason against a change")
+		d.around.SetAway(true)
+		out, err := d.write(option.Values{"rollout": []string{apiTarget, webTarget}, "mirror": mirror})
+		require.NoError(t, err)
+		require.Contains(t, out.Warnings, "rollout: "+webTarget+": ready: nothing answers; preflight/app asks again")
+		require.Contains(t, out.Warnings, "mirror: "+mirror+": ready: nothing answers; preflight/app asks again")
+		d.around.SetAway(false)
+		d.Wait(time.Minute)
+	})
+	t.Run("of a new one", func(t *testing.T) {
+		t.Parallel()
+		d := withDependents(t, nil)
+		out, err := d.Engine().WriteRole(context.Background(), backend.Write{Name: "other", Given: role(option.Values{"rollout": []string{nowhere}})})
+		require.NoError(t, err, "what is to be restarted may need the secret to begin")
+		require.Contains(t, out.Warnings, sentence+"; preflight/other asks again")
+		d.around.Change(api, func(w *enginetest.Workload) { w.Paused = true })
+		_, err = d.Engine().WriteRole(context.Background(), backend.Write{Name: "third", Given: role(option.Values{"rollout": []string{apiTarget}})})
+		requireKind(t, fault.Invalid, err, "rollout: "+apiTarget+": default/deployment/api is paused")
+		_, err = d.Engine().Role(context.Background(), "third")
+		requireKind(t, fault.NotFound, err, "third")
+	})
+}

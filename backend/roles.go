@@ -70,6 +70,11 @@ func (e *Engine) WriteRole(ctx context.Context, w Write) (*RoleWritten, error) {
 	if err != nil {
 		return nil, err
 	}
+	told, err := e.tryDependents(ctx, stored, role)
+	if err != nil {
+		return nil, err
+	}
+	warnings = append(warnings, told...)
 	if stored != nil {
 		if e.imports(role, w.Secrets) {
 			warnings = append(warnings, "the secret to take over was not used and is not kept: a role takes over what exists when it is made, and only then")

@@ -198,28 +198,36 @@ func (b *badDependents) badBackends() []refusal {
 	}
 }
 
-// A role that exists is written without asking the other Vault: what is wrong there is told by its status, and keeps
-// rotations from beginning.
+// A role that exists is asked about a mirror when it names it, and nothing changes where that refuses. What turns out wrong
+// there later keeps rotations from beginning.
 func TestMirrorThatTurnsOutWrong(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "latemirror", sharedVault(t), pgtest.Shared(t))
 	kv := newPlace(w, w.vault, "team")
 	w.write("connections/self", kv.connection(nil))
 	w.write("roles/"+w.role, w.roleFields(nil))
-	kv.setPolicy(`path "auth/token/lookup-self" { capabilities = ["read"] }
+	noWrites := `path "auth/token/lookup-self" { capabilities = ["read"] }
 		path "sys/capabilities-self" { capabilities = ["update"] }
-		path "` + kv.mount + `/data/intelliflow/*" { capabilities = ["read"] }`)
-	w.write("roles/"+w.role, map[string]any{"mirror": kv.to("self", "app")})
-	await.Until(t, "the trouble to be told", func() (bool, any) {
-		s := w.mirrorStatus(w.role)
-		return s.Mirror != nil && s.Mirror.Trouble != "", s.Mirror
-	})
-	assert.Equal(t, "failing", w.status(w.role).State)
-	a := w.call(t.Context(), http.MethodPut, "rotate/"+w.role, nil)
-	require.Equal(t, http.StatusBadRequest, a.Status)
+		path "` + kv.mount + `/data/intelliflow/*" { capabilities = ["read"] }`
 	data := kv.mount + "/data/intelliflow/app"
-	assert.Equal(t, fmt.Sprintf(`preflight: mirror %s: the token may not create, nor update %s: its policies need path %q { capabilities = ["create", "read", "update"] }`,
-		kv.to("self", "app"), data, data), a.sentence())
+	says := fmt.Sprintf(`%s: the token may not create, nor update %s: its policies need path %q { capabilities = ["create", "read", "update"] }`, kv.to("self", "app"), data, data)
+	kv.setPolicy(noWrites)
+	a := w.call(t.Context(), http.MethodPut, "roles/"+w.role, map[string]any{"mirror": kv.to("self", "app")})
+	require.Equal(t, http.StatusBadRequest, a.Status)
+	assert.Equal(t, "mirror: "+says, a.sentence())
+	assert.Nil(t, w.mirrorStatus(w.role).Mirror)
 	assert.Equal(t, 0, kv.copied("app").Version)
+
+	kv.setPolicy(kv.leastPolicy())
+	w.write("roles/"+w.role, map[string]any{"mirror": kv.to("self", "app")})
+	await.Until(t, "the copy", func() (bool, any) {
+		c := kv.copied("app")
+		return c.Version == 1, c
+	})
+	kv.setPolicy(noWrites)
+	a = w.call(t.Context(), http.MethodPut, "rotate/"+w.role, nil)
+	require.Equal(t, http.StatusBadRequest, a.Status)
+	assert.Equal(t, "preflight: mirror "+says, a.sentence())
+	assert.Equal(t, 1, kv.copied("app").Version)
 	assert.Equal(t, 1, w.current(w.role).Version)
 }

@@ -228,7 +228,10 @@ func (a Around) CheckTarget(_ *rotator.ConnectionConfig, target string) error {
 // Ready implements dependent.Restarter, and dependent.Mirrorer for paths below secret/.
 func (a Around) Ready(_ context.Context, _ rotator.Connection, target string) error {
 	return a.around("ready", func() error {
-		if strings.HasPrefix(target, "secret/") {
+		switch {
+		case strings.HasPrefix(target, "secret/v1/"):
+			return fault.New(fault.Target, "is a mount of KV version 1")
+		case strings.HasPrefix(target, "secret/"):
 			return nil
 		}
 		if a.OnReady != nil {
@@ -239,7 +242,7 @@ func (a Around) Ready(_ context.Context, _ rotator.Connection, target string) er
 		w := a.workloads[target]
 		switch {
 		case w == nil:
-			return fault.New(fault.Target, "there is no %s", target)
+			return dependent.Gone(fault.New(fault.Target, "there is no %s", target))
 		case w.Paused:
 			return fault.New(fault.Target, "%s is paused", target)
 		}

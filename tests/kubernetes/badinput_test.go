@@ -38,7 +38,8 @@ func TestTargetsThatARoleCannotHave(t *testing.T) {
 	}
 }
 
-// What cannot be restarted is found before the switch of readers: the rotation does not begin.
+// What cannot be restarted is found when a role names it, or before the switch of readers at the latest: the rotation does
+// not begin. A new role may name what does not answer, and what is not there yet.
 func TestARotationThatCouldNotBeFollowedDoesNotBegin(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, vault(t))
@@ -65,24 +66,42 @@ func TestARotationThatCouldNotBeFollowedDoesNotBegin(t *testing.T) {
 		"type": "kubernetes", "kubernetes_host": "https://" + closed, "service_account_jwt": "a.b.c", "allowed_targets": "*", "verify_connection": false,
 	})
 	ns, before := w.namespace, map[string]release{"api": w.release("api"), "halted": w.release("halted")}
-	for i, refused := range []struct{ name, rollout, says string }{
-		{"an unknown object", "prod/" + ns + "/deployment/billing", "there is no deployment billing in namespace NS, or no such namespace"},
-		{"an unknown namespace", "prod/elsewhere/deployment/api", "the service account may not get and patch deployments.apps api in namespace elsewhere: grant it the verb get and patch"},
-		{"an object of another kind", "prod/" + ns + "/statefulset/api", "there is no statefulset api in namespace NS, or no such namespace"},
-		{"a selector that matches none", "prod/" + ns + "/all/app=billing", "NS/all/app=billing matches no workload: is there such a namespace, and do the objects themselves bear these labels (those of their pods do not count)?"},
-		{"a paused Deployment", "prod/" + ns + "/deployment/halted", "NS/deployment/halted is paused, so that its pods would not be replaced: resume it first (kubectl rollout resume)"},
-		{"too few rights", "reader/" + ns + "/deployment/api", "the service account may not patch deployments.apps api in namespace NS: grant it the verb patch"},
-		{"too few rights for a selector", "reader/" + ns + "/deployment/app=api", "the service account may not list deployments.apps in namespace NS: grant it the verb list"},
-		{"an API server that does not answer", "away/" + ns + "/deployment/api", "connection refused"},
+	w.writeRole("database", map[string]any{"rollout": "prod/" + ns + "/deployment/api"})
+	for i, refused := range []struct {
+		name, rollout, says string
+		later               bool // for a new role
+	}{
+		{"an unknown object", "prod/" + ns + "/deployment/billing", "there is no deployment billing in namespace NS, or no such namespace", true},
+		{"an unknown namespace", "prod/elsewhere/deployment/api", "the service account may not get and patch deployments.apps api in namespace elsewhere: grant it the verb get and patch", false},
+		{"an object of another kind", "prod/" + ns + "/statefulset/api", "there is no statefulset api in namespace NS, or no such namespace", true},
+		{"a selector that matches none", "prod/" + ns + "/all/app=billing", "NS/all/app=billing matches no workload: is there such a namespace, and do the objects themselves bear these labels (those of their pods do not count)?", true},
+		{"a paused Deployment", "prod/" + ns + "/deployment/halted", "NS/deployment/halted is paused, so that its pods would not be replaced: resume it first (kubectl rollout resume)", false},
+		{"too few rights", "reader/" + ns + "/deployment/api", "the service account may not patch deployments.apps api in namespace NS: grant it the verb patch", false},
+		{"too few rights for a selector", "reader/" + ns + "/deployment/app=api", "the service account may not list deployments.apps in namespace NS: grant it the verb list", false},
+		{"an API server that does not answer", "away/" + ns + "/deployment/api", "connection refused", true},
 	} {
 		t.Run(refused.name, func(t *testing.T) {
 			role := fmt.Sprintf("database-%d", i)
-			w.writeRole(role, map[string]any{"mirror": w.mirrorOf(role), "rollout": "prod/" + ns + "/deployment/api," + refused.rollout})
-			fields, copies := w.copied(role)
 			says := strings.ReplaceAll(refused.says, "NS", ns)
+			away := refused.name == "an API server that does not answer"
+			wanted := map[string]any{"mirror": w.mirrorOf(role), "rollout": "prod/" + ns + "/deployment/api," + refused.rollout}
+			if !away {
+				_, refusal := w.attempt("roles/database", map[string]any{"rollout": wanted["rollout"]})
+				require.Equal(t, "rollout: "+refused.rollout+": "+says, refusal)
+				var stored struct{ Rollout []string }
+				w.read("roles/database", &stored)
+				require.Equal(t, []string{"prod/" + ns + "/deployment/api"}, stored.Rollout)
+			}
+			if !refused.later {
+				_, refusal := w.attempt("roles/"+role, w.roleFields(wanted))
+				require.Equal(t, "rollout: "+refused.rollout+": "+says, refusal)
+				return
+			}
+			w.writeRole(role, wanted)
+			fields, copies := w.copied(role)
 
 			_, refusal := w.attempt("rotate/"+role, map[string]any{"wait": "60s"})
-			if refused.name == "an API server that does not answer" {
+			if away {
 				require.Contains(t, refusal, "preflight: rollout "+refused.rollout+": ")
 				require.Contains(t, refusal, says)
 			} else {

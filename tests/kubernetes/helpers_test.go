@@ -55,13 +55,17 @@ func newWorld(t *testing.T, vault *vaulttest.Server) *world {
 // writeRole writes a role of this world's database, with additional fields.
 func (w *world) writeRole(name string, fields map[string]any) {
 	w.t.Helper()
+	w.write("roles/"+name, w.roleFields(fields))
+}
+
+func (w *world) roleFields(fields map[string]any) map[string]any {
 	all := map[string]any{
 		"type": "postgresql", "connection": "main", "member_of": w.group, "rotation_period": "30d", "grace_period": "20s",
 	}
 	for field, value := range fields {
 		all[field] = value
 	}
-	w.write("roles/"+name, all)
+	return all
 }
 
 // write makes a request that must succeed.

@@ -15,9 +15,9 @@ import (
 // The kind's come first: "target" (does it answer, and accept the administrator), then
 // what it knows of rights.
 //
-// Before a rotation only what may fail is looked at, which are the lines of the kind: the
-// others cannot stop it, and who asked for preflight reads them. So a scheduled rotation
-// pays for no further call.
+// Before a rotation only what may fail is looked at, which are the lines of the kind, the mirror
+// and the rollout: the others cannot stop it, and who asked for preflight reads them. So a
+// scheduled rotation pays for no further call.
 const (
 	checkTarget   = "target"
 	checkCurrent  = "current version"

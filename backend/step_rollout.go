@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/dependent"
@@ -221,12 +222,17 @@ func (s *subject) restartsThrough(connection string) (bool, error) {
 			if err != nil {
 				return false, err
 			}
-			if c != nil && slices.ContainsFunc(c.Workloads, func(w rolledWorkload) bool { return w.Connection == connection }) {
+			if c != nil && c.goesThrough(connection) {
 				return true, nil
 			}
 		}
 	}
 	return false, nil
+}
+
+func (c *rolloutCursor) goesThrough(connection string) bool {
+	listed := slices.ContainsFunc(c.Workloads, func(w rolledWorkload) bool { return w.Connection == connection })
+	return listed || slices.ContainsFunc(c.Unlisted, func(target string) bool { return strings.HasPrefix(target, connection+"/") })
 }
 
 // planBack takes up all workloads of a rollout. What it did not even list holds what it held,

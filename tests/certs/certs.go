@@ -77,11 +77,11 @@ func newKey() (key *ecdsa.PrivateKey, text []byte, err error) {
 	if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		return nil, nil, fmt.Errorf("make a key: %w", err)
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
+	der, err := x509.MarshalECPrivateKey(key) // a form that all servers read, as kube-apiserver does not PKCS 8
 	if err != nil {
 		return nil, nil, fmt.Errorf("encode a key: %w", err)
 	}
-	return key, encode("PRIVATE KEY", der), nil
+	return key, encode("EC PRIVATE KEY", der), nil
 }
 
 func valid(name pkix.Name) *x509.Certificate {

@@ -131,3 +131,18 @@ func TestAnAlarmLastsUntilTheRotationHasEnded(t *testing.T) {
 	require.Contains(t, r.events("ops"), "role.recovered")
 	require.Empty(t, r.open("ops"))
 }
+
+// Where the clock was set back nothing waits for as long as it was ahead.
+func TestNoMessageWaitsForAClockThatWasAhead(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, option.Values{"disable_automated_rotation": true})
+	r.Leak(true) // nobody's ttl follows a clock that jumps
+	r.Clock.Jump(24 * time.Hour)
+	r.Rotate()
+	r.Wait(time.Minute)
+	r.Clock.Jump(-24 * time.Hour)
+	before := len(r.events("ops"))
+	r.Rotate()
+	r.Wait(time.Minute)
+	require.Contains(t, r.events("ops")[before:], "rotation.succeeded")
+}

@@ -382,7 +382,8 @@ func hears(c *store.Channel, role *store.Role, config *store.Config) bool {
 	return (len(chosen) == 0 || slices.Contains(chosen, c.Name)) && matches(c.Roles, role.Name)
 }
 
-// channelsOf are the channels that are there for any of some roles.
+// channelsOf are the channels that are there for any of some roles; all where none is: a leak
+// must not stay unheard.
 func (e *Engine) channelsOf(ctx context.Context, roles []*subject) (names []string, err error) {
 	all, err := e.allChannels(ctx)
 	if err != nil {
@@ -391,6 +392,11 @@ func (e *Engine) channelsOf(ctx context.Context, roles []*subject) (names []stri
 	config := e.config.Load()
 	for _, c := range all {
 		if slices.ContainsFunc(roles, func(s *subject) bool { return hears(c, s.role, config) }) {
+			names = append(names, c.Name)
+		}
+	}
+	if len(names) == 0 {
+		for _, c := range all {
 			names = append(names, c.Name)
 		}
 	}

@@ -56,6 +56,10 @@ func (e *Engine) deliverOnce(ctx context.Context, channel string) (next *time.Ti
 	if doc == nil {
 		return nil, errNoChannel
 	}
+	kind, err := e.channelKind(doc.Type)
+	if err != nil {
+		return nil, err
+	}
 	if err := e.readOutbox(ctx, channel); err != nil {
 		return nil, err
 	}
@@ -64,8 +68,12 @@ func (e *Engine) deliverOnce(ctx context.Context, channel string) (next *time.Ti
 	var surplus string
 	var at time.Time
 	var tested bool
+	now := e.clock.Now()
 	e.outbox.with(channel, func(c *channelQueue) {
-		batch, at = endingFew(c.Together(), fares.Alarms), c.Next()
+		batch, at = c.Together(), c.Next()
+		if at.Sub(now) > outbox.MaxWait { // the clock was set back
+			at = now
+		}
 		tested = c.tested
 		if !c.tryNow {
 			at = later(at, c.fares.NextTime)
@@ -74,7 +82,9 @@ func (e *Engine) deliverOnce(ctx context.Context, channel string) (next *time.Ti
 			surplus = c.Surplus(maxWaiting)
 		}
 	})
-	now := e.clock.Now()
+	if few, ok := kind.(notify.EndsOneByOne); ok {
+		batch = endingFew(batch, fares.Alarms, few.MaxEnded())
+	}
 	switch {
 	case len(fares.Events) > 0:
 		return nil, e.tellOfChannel(ctx, channel, fares.Events)
@@ -89,15 +99,11 @@ func (e *Engine) deliverOnce(ctx context.Context, channel string) (next *time.Ti
 	case at.After(now):
 		return &at, nil
 	}
-	return nil, e.send(ctx, doc, batch)
+	return nil, e.send(ctx, kind, doc, batch)
 }
 
 // send delivers one message, for all events that go together.
-func (e *Engine) send(ctx context.Context, doc *store.Channel, batch []outbox.Entry) error {
-	kind, err := e.channelKind(doc.Type)
-	if err != nil {
-		return err
-	}
+func (e *Engine) send(ctx context.Context, kind notify.Kind, doc *store.Channel, batch []outbox.Entry) error {
 	key := batch[0].Key
 	q, err := e.putTogether(ctx, doc.Name, batch)
 	if err != nil {

@@ -113,20 +113,18 @@ func alarmsOf(kind EventKind, q *store.Queued, holders []string, open map[string
 	return alarm, ended(holders, alarm, open)
 }
 
-// maxEnded bounds the alarms that one message ends: a service may want to be told of each by a
-// request of its own, on a connection of its own, and all of them have to fit into one attempt
-// (sendTimeout), since the next one begins with the first again.
-const maxEnded = 10
-
-// endingFew cuts a batch so that its message ends, or takes the place of, few of the alarms
-// that are open. Roles that share one are no more than it.
-func endingFew(batch []outbox.Entry, open map[string]string) []outbox.Entry {
+// endingFew cuts a batch so that its message ends, or takes the place of, at most so many of
+// the alarms that are open. Roles that share one are no more than it.
+func endingFew(batch []outbox.Entry, open map[string]string, most int) []outbox.Entry {
+	if len(batch) == 0 || !batch[0].OfAlarm {
+		return batch
+	}
 	alarms := map[string]bool{}
 	for i, entry := range batch {
 		if alarm := open[entry.Role]; alarm != "" {
 			alarms[alarm] = true
 		}
-		if len(alarms) > maxEnded {
+		if len(alarms) > most {
 			return batch[:i]
 		}
 	}

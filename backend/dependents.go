@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -246,17 +247,28 @@ func (e *Engine) askTargets(ctx context.Context, role string, targets []string) 
 	for first := range targetsAtOnce {
 		all.Go(func() {
 			for i := first; i < len(targets); i += targetsAtOnce {
-				a := &answers[i]
-				a.target = targets[i]
-				a.err = askOne(ctx, func(ctx context.Context) (err error) {
-					a.workloads, err = e.targetReady(ctx, role, a.target)
-					return err
-				})
+				answers[i] = e.askTarget(ctx, role, targets[i])
 			}
 		})
 	}
 	all.Wait()
 	return answers
+}
+
+// askTarget survives a fault of ours, as a worker does: it is no answer, and ends nothing else.
+func (e *Engine) askTarget(ctx context.Context, role, target string) (a answered) {
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			e.logger.Error("gave up on a target for now", "role", role, "target", target, "panic", panicked, "stack", string(debug.Stack()))
+			a = answered{target: target, err: fault.New(fault.Internal, "the plugin failed over it: its log has more")}
+		}
+	}()
+	a.target = target
+	a.err = askOne(ctx, func(ctx context.Context) (err error) {
+		a.workloads, err = e.targetReady(ctx, role, target)
+		return err
+	})
+	return a
 }
 
 // askOne gives a dependent a time of its own: one that hangs leaves some to the others.

@@ -3,6 +3,7 @@ package backend_test
 import (
 	"context"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -547,4 +548,29 @@ func TestWhatARoleNamesIsAskedWhenItIsWritten(t *testing.T) {
 		_, err = d.Engine().Role(context.Background(), "third")
 		requireKind(t, fault.NotFound, err, "third")
 	})
+}
+
+// A fault of ours over one target is no answer, and ends nothing else.
+func TestAPanicOverATargetEndsNothingElse(t *testing.T) {
+	t.Parallel()
+	d := withDependents(t, option.Values{"rollout": []string{apiTarget}})
+	var first sync.Once
+	d.around.OnReady = func() { first.Do(func() { panic("a fault of ours") }) }
+	_, err := d.rotate()
+	require.ErrorContains(t, err, "the plugin failed over it: its log has more")
+	_, err = d.rotate()
+	require.NoError(t, err)
+	d.ended(rotation.Succeeded)
+}
+
+// What kept a copy that pods did not wait for may be over once they are restarted.
+func TestACopyThatNobodyWaitedForIsTriedOnceMore(t *testing.T) {
+	t.Parallel()
+	d := withDependents(t, option.Values{"rollout": []string{apiTarget}, "mirror": mirror})
+	d.around.SetCopiesAway(true)
+	d.emergency(false)
+	d.waitUntil("the restart", 5*time.Minute, func() bool { return len(d.around.Workload(api).Changes) > 0 })
+	d.around.SetCopiesAway(false)
+	d.ended(rotation.Succeeded)
+	require.Len(t, d.around.Copies(copyPath), 2)
 }

@@ -278,6 +278,7 @@ func (e *Engine) beat() time.Duration {
 	e.serviceMu.Unlock()
 	if setBack {
 		e.forgetAll()
+		e.memory.forgetLooks()
 	}
 	return served
 }

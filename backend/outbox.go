@@ -122,7 +122,7 @@ func entryOf(key string, q *store.Queued) outbox.Entry {
 	kind := kindOf(q.Event)
 	return outbox.Entry{
 		Key: key, Role: q.Role, Same: kind.same(q.Event), QueuedTime: q.QueuedTime,
-		Urgent: kind.Severity == "critical", Fixed: len(q.Others) > 0 || q.Alarm != "" || len(q.Over) > 0,
+		OfAlarm: kind.alarm == ofRole, Urgent: kind.Severity == "critical", Fixed: len(q.Others) > 0 || q.Alarm != "" || len(q.Over) > 0,
 	}
 }
 

@@ -411,6 +411,7 @@ func TestOneMessageEndsFewAlarms(t *testing.T) {
 		}
 	}
 	require.Len(t, over, len(names))
+	require.Len(t, r.last("ops", "version.activated").Roles, len(names), "what ends none is told of all")
 }
 
 func TestAChannelThatHangsDelaysNothing(t *testing.T) {

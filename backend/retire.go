@@ -189,6 +189,9 @@ func (e *Engine) prove(ctx context.Context, s *subject, number int) error {
 			return err
 		}
 		s.dirtyIncidents()
+		if proof.Since = proof.Time; v.Proof != nil && !v.Proof.Since.IsZero() {
+			proof.Since = v.Proof.Since
+		}
 		proof.Unprovable = proof.Unprovable && (!provable || s.state.Deleted) // else a successor may be the witness
 		v.Proof = &proof
 		if alive { // its end took no hold, or did not last

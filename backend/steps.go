@@ -123,8 +123,10 @@ func (e *Engine) beginStep(ctx context.Context, s *subject, step step, now time.
 
 // bound is how long a step may take.
 func (e *Engine) bound(s *subject, step step) time.Duration {
-	most := rolloutTimeout(s.role.Policy)
-	if step.name() == stepMirror && e.holdDead(s) { // what is to be restarted must not wait for it
+	most, r := rolloutTimeout(s.role.Policy), s.state.InFlight
+	rollout := r.StepNamed(stepRollout, r.Reverting)
+	waits := len(s.role.Policy.Rollout) > 0 && (rollout == nil || rollout.State == rotation.StepRunning)
+	if step.name() == stepMirror && waits && e.holdDead(s) { // what is to be restarted must not wait for it
 		most = min(most, copyBeforeDead)
 	}
 	return most
@@ -165,7 +167,7 @@ func (e *Engine) runStep(ctx context.Context, s *subject, step step, record *rot
 			return back
 		}
 		since := record.FailingTime
-		if since.IsZero() {
+		if since.IsZero() || since.After(now) { // the clock was set back
 			since = now
 		}
 		if unseen(back) && (now.Before(since.Add(unseenFor)) || e.beat() < unseenFor) {
@@ -264,6 +266,17 @@ func hold(r *rotation.Rotation, why *rotation.Failure) {
 	r.Held = why.Message
 }
 
+// copyAgain lets the copy that workloads did not wait for be written once more after them, with
+// all the time that a step has: what kept it may be over.
+func copyAgain(r *rotation.Rotation, now time.Time) bool {
+	mirror, rollout := r.StepNamed(stepMirror, r.Reverting), r.StepNamed(stepRollout, r.Reverting)
+	if mirror == nil || rollout == nil || mirror.State != rotation.StepFailed || !mirror.EndedTime.Before(rollout.EndedTime) {
+		return false
+	}
+	mirror.State, mirror.StartedTime, mirror.EndedTime, mirror.Cursor = rotation.StepRunning, now, time.Time{}, ""
+	return true
+}
+
 // passedOver is the failure of a step that did not keep the others, nil for none.
 func passedOver(r *rotation.Rotation) *rotation.Failure {
 	for i := range r.Steps {
@@ -302,6 +315,9 @@ func (e *Engine) endRotation(ctx context.Context, s *subject) error {
 		}
 		now := e.clock.Now()
 		s.dirtyIncidents()
+		if copyAgain(s.state.InFlight, now) {
+			return nil
+		}
 		if why := passedOver(s.state.InFlight); why != nil && !isFirst(r.Trigger) {
 			hold(s.state.InFlight, why)
 			return nil

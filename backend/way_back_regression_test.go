@@ -3,6 +3,7 @@ package backend_test
 import (
 	"context"
 	"maps"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +21,12 @@ func (d *dependents) readersLogIn() {
 	d.t.Helper()
 	got := d.creds().Data
 	require.NoError(d.t, d.world.Login(got["username"].(string), got["password"].(string)))
+}
+
+// targetGoesDownWithTheCheck lets the target not answer from the moment on at which an endpoint is asked first.
+func (d *dependents) targetGoesDownWithTheCheck() {
+	var first sync.Once
+	d.around.OnTry = func() { first.Do(func() { d.world.SetDown(true) }) }
 }
 
 // The pointer goes back to what works, and to nothing else.
@@ -50,9 +57,9 @@ func TestTheWayBackLeadsToWhatWorks(t *testing.T) {
 		t.Parallel()
 		d := withDependents(t, option.Values{"checks": []string{health}, "rollout_timeout": int64(24 * 3600)})
 		d.around.Unwell(health, "answered 503")
+		d.targetGoesDownWithTheCheck()
 		_, err := d.rotate()
 		require.NoError(t, err)
-		d.world.SetDown(true)
 		d.Wait(time.Minute)
 		require.Empty(t, d.State().InFlight.Held)
 		require.Contains(t, d.status().Rotation.Steps[0].Detail, "whether version 1 still works is not known yet: the target does not answer")
@@ -65,9 +72,9 @@ func TestTheWayBackLeadsToWhatWorks(t *testing.T) {
 		t.Parallel()
 		d := withDependents(t, option.Values{"checks": []string{health}})
 		d.around.Unwell(health, "answered 503")
+		d.targetGoesDownWithTheCheck()
 		_, err := d.rotate()
 		require.NoError(t, err)
-		d.world.SetDown(true)
 		d.Wait(time.Minute)
 		d.around.Unwell(health, "")
 		d.world.SetDown(false)
@@ -78,9 +85,9 @@ func TestTheWayBackLeadsToWhatWorks(t *testing.T) {
 		t.Parallel()
 		d := withDependents(t, option.Values{"checks": []string{health}})
 		d.around.Unwell(health, "answered 503")
+		d.targetGoesDownWithTheCheck()
 		_, err := d.rotate()
 		require.NoError(t, err)
-		d.world.SetDown(true)
 		d.Wait(time.Minute)
 		d.Restart()
 		d.world.SetDown(false)
@@ -160,7 +167,7 @@ func TestAnEmergencyDoesNotWaitForItsCopy(t *testing.T) {
 	d.emergency(false)
 	d.Wait(90 * time.Second)
 	d.podsHold(api)
-	d.held("step mirror failed: not done after 30s: the place for copies does not answer")
+	d.held("step mirror failed: not done after 10m0s: the place for copies does not answer")
 	d.around.SetCopiesAway(false)
 	d.resume()
 	d.ended(rotation.Succeeded)

@@ -22,6 +22,9 @@ type Channel struct {
 // Type implements notify.Kind.
 func (*Channel) Type() string { return "memory" }
 
+// MaxEnded implements notify.EndsOneByOne.
+func (*Channel) MaxEnded() int { return 10 }
+
 // Help implements notify.Kind.
 func (*Channel) Help() string { return "Keeps what it is told." }
 

@@ -24,6 +24,8 @@ const AroundName = "around"
 type Surroundings struct {
 	// OnWrite happens just before a copy is written; nil for nothing.
 	OnWrite func()
+	// OnTry happens just before an endpoint is asked; nil for nothing.
+	OnTry func()
 	// OnReady happens while one is asked whether it could be restarted; nil for nothing.
 	OnReady func()
 
@@ -372,6 +374,9 @@ func (Around) Pace(c *rotator.ConnectionConfig) (int, time.Duration, error) {
 func (a Around) Try(_ context.Context, conn rotator.Connection) (detail string, err error) {
 	name := fmt.Sprint(conn)
 	err = a.around("try", func() error {
+		if a.OnTry != nil {
+			a.OnTry()
+		}
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		a.tries[name]++

@@ -89,6 +89,11 @@ type Kind interface {
 	Send(ctx context.Context, c *Channel, m *Message) error
 }
 
+// EndsOneByOne is implemented by kinds that tell of the end of each alarm by a request of its
+// own, on a connection of its own. All that one message ends have to fit into one attempt, since
+// the next one begins with the first again: at most MaxEnded do.
+type EndsOneByOne interface{ MaxEnded() int }
+
 // Failure is why a message was not delivered.
 type Failure struct {
 	// Permanent tells that no later attempt will fare better: the service refused.

@@ -18,6 +18,8 @@ type Entry struct {
 	Same string
 	// QueuedTime is when it began to wait.
 	QueuedTime time.Time
+	// OfAlarm ones raise alarms of their roles, or end them.
+	OfAlarm bool
 	// Urgent ones do not wait for others of their sort.
 	Urgent bool
 	// Fixed ones may have been sent already: nothing is added to them.
@@ -47,6 +49,8 @@ const (
 	burst = 5
 	crowd = 30
 	slow  = 10 * time.Second
+	// MaxWait is how far ahead Next is at most, unless the clock was set back.
+	MaxWait = linger + slow
 	// forgets is for how long a message counts for the pace.
 	forgets = time.Minute
 	// maxTogether bounds the events of one message.

@@ -324,8 +324,8 @@ func (s *State) Finish(now, next time.Time) error {
 	return nil
 }
 
-// FinishAsItIs ends a rollback that not all of its dependents followed. What they may still
-// hold does not end before nobody uses it.
+// FinishAsItIs ends a rollback that not all of its dependents followed. The end of
+// what they may still hold waits until nobody uses it, as far as it may.
 func (s *State) FinishAsItIs(now, next time.Time) error {
 	if err := s.Finish(now, next); err != nil {
 		return err

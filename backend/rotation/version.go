@@ -120,7 +120,7 @@ type Version struct {
 	// then on the version can only be brought back by Prepare.
 	RetireBegun time.Time `json:"retire_begun,omitzero"`
 	// AwaitIdle tells that its end is put off while somebody uses it, whatever the role says:
-	// readers got it before its rotation went back.
+	// readers got it before its rotation went back, or was rolled back.
 	AwaitIdle bool `json:"await_idle,omitempty"`
 	// KillFirst asks to end it at the target while it still is current.
 	KillFirst bool `json:"kill_first,omitempty"`
@@ -152,6 +152,8 @@ type Proof struct {
 	Time   time.Time `json:"time"`
 	Dead   bool      `json:"dead"`
 	Result string    `json:"result"`
+	// Since is when it was first asked for in vain.
+	Since time.Time `json:"since,omitzero"`
 	// Unprovable is set where the kind has no way to prove it.
 	Unprovable bool `json:"unprovable,omitempty"`
 }
@@ -188,11 +190,7 @@ const provenWithin = 15 * time.Minute
 
 // Doubted tells whether the proof of the version's end has been asked for in vain for too long.
 func (v *Version) Doubted() bool {
-	begun := v.RetireBegun
-	if v.State == Current {
-		begun = v.KilledTime
-	}
-	return v.Unproven() && v.Proof != nil && v.Proof.Time.Sub(begun) > provenWithin
+	return v.Unproven() && v.Proof != nil && !v.Proof.Since.IsZero() && v.Proof.Time.Sub(v.Proof.Since) > provenWithin
 }
 
 // Lost tells that the target was asked to mint the secret and its answer is not known.

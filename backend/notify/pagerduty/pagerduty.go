@@ -40,6 +40,9 @@ var _ notify.Kind = (*Kind)(nil)
 // Type implements notify.Kind.
 func (*Kind) Type() string { return "pagerduty" }
 
+// MaxEnded implements notify.EndsOneByOne.
+func (*Kind) MaxEnded() int { return 10 }
+
 // Help implements notify.Kind.
 func (*Kind) Help() string {
 	return "Opens and resolves alerts of a PagerDuty service, and tells it of changes."

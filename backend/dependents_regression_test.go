@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend"
@@ -476,8 +477,10 @@ func tellsNobody(s *enginetest.Stage) {
 func TestTheWayBackReachesPodsThatBeganMeanwhile(t *testing.T) {
 	t.Parallel()
 	began := func(d *dependents) {
-		d.waitUntil("readers get version 2", time.Minute, func() bool { return d.Current() == 2 })
-		d.around.Change(web, func(w *enginetest.Workload) { w.Holds = d.creds().Data })
+		read, err := d.Engine().Creds(context.Background(), app, backend.Actor{})
+		assert.NoError(d.t, err)
+		assert.EqualValues(d.t, 2, read.Data["version"])
+		d.around.Change(web, func(w *enginetest.Workload) { w.Holds = read.Data })
 	}
 	t.Run("after a workload that is broken", func(t *testing.T) {
 		t.Parallel()
@@ -485,6 +488,7 @@ func TestTheWayBackReachesPodsThatBeganMeanwhile(t *testing.T) {
 		d.around.Change(api, func(w *enginetest.Workload) { w.Broken = true })
 		_, err := d.rotate()
 		require.NoError(t, err)
+		d.waitUntil("readers get version 2", time.Minute, func() bool { return d.Current() == 2 })
 		began(d)
 		d.ended(rotation.RolledBack)
 		require.Empty(t, d.around.Workload(api).Template, "the pods of before stayed")
@@ -496,12 +500,12 @@ func TestTheWayBackReachesPodsThatBeganMeanwhile(t *testing.T) {
 		d := withDependents(t, option.Values{"mirror": mirror, "rollout": []string{apiTarget, webTarget}}, tellsNobody)
 		d.around.OnWrite = func() {
 			d.around.OnWrite = nil
+			began(d) // while the copy is written, and not before the pointer goes back again
 			d.around.Put(copyPath, map[string]string{"password": "theirs"})
 			d.around.Change(api, func(w *enginetest.Workload) { w.Gone = true })
 		}
 		_, err := d.rotate()
 		require.NoError(t, err)
-		began(d)
 		d.waitUntil("web is back", time.Hour, func() bool { return len(d.around.Workload(web).Changes) == 1 })
 		d.Wait(time.Minute)
 		require.Equal(t, 1, d.Current())

@@ -2,6 +2,7 @@ package backend_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,8 +18,8 @@ import (
 	"github.com/intelliflow/vault-plugin-secrets-rotation/backend/store"
 )
 
-// open are the alarms that a channel was told of and not of the end.
-func (r *told) open(channel string) (keys []string) {
+// unresolved are the alarms that a channel was told of and not of the end.
+func (r *told) unresolved(channel string) (keys []string) {
 	open := map[string]bool{}
 	for _, m := range r.channel.Told(channel) {
 		if m.Alarm != "" {
@@ -54,7 +55,7 @@ func TestAnAlarmBeginsWithItsEvent(t *testing.T) {
 	r.Wait(time.Hour)
 	require.Contains(t, r.events("ops"), "rotation.failed")
 	require.Contains(t, r.events("ops"), "role.recovered")
-	require.Empty(t, r.open("ops"))
+	require.Empty(t, r.unresolved("ops"))
 }
 
 // diesAfter stores nothing more once a state was stored that says something, until the next process.
@@ -107,7 +108,7 @@ func TestARateThatIsTooHighPagesEachDay(t *testing.T) {
 		r.Wait(time.Hour)
 		r.Clock.Advance(36 * time.Hour)
 	}
-	require.Len(t, r.open("ops"), 2)
+	require.Len(t, r.unresolved("ops"), 2)
 }
 
 // That an operator lets a rotation go on is not its success.
@@ -122,14 +123,14 @@ func TestAnAlarmLastsUntilTheRotationHasEnded(t *testing.T) {
 	d.around.Change(api, func(w *enginetest.Workload) { w.Broken = true })
 	d.rotateHeld("step rollout failed")
 	d.Wait(time.Minute)
-	require.Len(t, r.open("ops"), 1)
+	require.Len(t, r.unresolved("ops"), 1)
 	d.resume()
 	d.Wait(time.Minute)
 	require.NotContains(t, r.events("ops"), "role.recovered")
 	d.around.Change(api, func(w *enginetest.Workload) { w.Broken = false })
 	d.Wait(time.Hour)
 	require.Contains(t, r.events("ops"), "role.recovered")
-	require.Empty(t, r.open("ops"))
+	require.Empty(t, r.unresolved("ops"))
 }
 
 // Where the clock was set back nothing waits for as long as it was ahead.
@@ -145,4 +146,28 @@ func TestNoMessageWaitsForAClockThatWasAhead(t *testing.T) {
 	r.Rotate()
 	r.Wait(time.Minute)
 	require.Contains(t, r.events("ops")[before:], "rotation.succeeded")
+}
+
+// That a rotation was put off before is no reason not to tell that it cannot begin.
+func TestWhatCannotBeginIsToldAlsoAfterItWasPutOff(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, option.Values{"standing": true, "wait_for_idle": true, "max_grace_period": int64(24 * 3600), "rotation_period": int64(120)})
+	r.Rotate()
+	r.open(r.State().Version(1).Identifier, 3)
+	r.waitUntil("it is put off", 10*time.Minute, func() bool { return r.State().Postponed != nil })
+	r.open(r.State().Version(1).Identifier, 0)
+	r.world.SetDown(true)
+	r.waitUntil("it is told", 2*time.Hour, func() bool { return slices.Contains(r.events("ops"), "rotation.postponed") })
+}
+
+// A leak that the filters of all channels keep from people is told to those that take such news.
+func TestALeakIsHeardBySomebody(t *testing.T) {
+	t.Parallel()
+	r := newTold(t, option.Values{"disable_automated_rotation": true})
+	r.WriteChannel("ops", option.Values{"roles": []string{"billing-*"}})
+	r.WriteChannel("consumer", option.Values{"events": []string{"version.activated"}})
+	r.emergency(false)
+	r.Wait(time.Minute)
+	require.Contains(t, r.events("ops"), "emergency.declared")
+	require.NotContains(t, r.events("consumer"), "emergency.declared")
 }

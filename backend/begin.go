@@ -325,7 +325,7 @@ func (e *Engine) postpone(ctx context.Context, s *subject, i rotation.Intent, re
 			s.state.Intent, s.state.Replaced = s.state.Replaced, nil
 			return nil
 		}
-		if before != nil { // the alarm tells again of what lasts, with the reason that it has then
+		if before != nil && before.Failing { // the alarm tells again of what lasts, with the reason that it has then
 			return nil
 		}
 		s.state.Emit(rotation.Event{ID: i.ID + "/rotation.postponed", Type: "rotation.postponed", Time: now, Data: map[string]string{"reason": reason}})

@@ -382,23 +382,24 @@ func hears(c *store.Channel, role *store.Role, config *store.Config) bool {
 	return (len(chosen) == 0 || slices.Contains(chosen, c.Name)) && matches(c.Roles, role.Name)
 }
 
-// channelsOf are the channels that are there for any of some roles; all where none is: a leak
-// must not stay unheard.
+// channelsOf are the channels that are there for any of some roles; all where none of them would
+// be told that they leaked: that must not stay unheard.
 func (e *Engine) channelsOf(ctx context.Context, roles []*subject) (names []string, err error) {
 	all, err := e.allChannels(ctx)
 	if err != nil {
 		return nil, err
 	}
-	config := e.config.Load()
+	config, declared, heard := e.config.Load(), rotation.Event{Type: "emergency.declared"}, false
+	var every []string
 	for _, c := range all {
+		every = append(every, c.Name)
 		if slices.ContainsFunc(roles, func(s *subject) bool { return hears(c, s.role, config) }) {
 			names = append(names, c.Name)
+			heard = heard || wants(c, declared, kindOf(declared))
 		}
 	}
-	if len(names) == 0 {
-		for _, c := range all {
-			names = append(names, c.Name)
-		}
+	if !heard {
+		return every, nil
 	}
 	return names, nil
 }

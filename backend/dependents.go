@@ -209,7 +209,7 @@ func (e *Engine) dependentLines(ctx context.Context, s *subject, first bool, mos
 	bounded, done := context.WithTimeout(ctx, most)
 	defer done()
 	if mirror := s.role.Policy.Mirror; mirror != "" {
-		line, err := readyLine(ctx, "mirror "+mirror, "can be written", askOne(bounded, func(ctx context.Context) error { return e.mirrorReady(ctx, s) }))
+		line, err := readyLine(ctx, "mirror "+mirror, "can be written", e.askOne(bounded, func(ctx context.Context) error { return e.mirrorReady(ctx, s) }))
 		if err != nil {
 			return nil, err
 		}
@@ -255,24 +255,24 @@ func (e *Engine) askTargets(ctx context.Context, role string, targets []string) 
 	return answers
 }
 
-// askTarget survives a fault of ours, as a worker does: it is no answer, and ends nothing else.
 func (e *Engine) askTarget(ctx context.Context, role, target string) (a answered) {
-	defer func() {
-		if panicked := recover(); panicked != nil {
-			e.logger.Error("gave up on a target for now", "role", role, "target", target, "panic", panicked, "stack", string(debug.Stack()))
-			a = answered{target: target, err: fault.New(fault.Internal, "the plugin failed over it: its log has more")}
-		}
-	}()
 	a.target = target
-	a.err = askOne(ctx, func(ctx context.Context) (err error) {
+	a.err = e.askOne(ctx, func(ctx context.Context) (err error) {
 		a.workloads, err = e.targetReady(ctx, role, target)
 		return err
 	})
 	return a
 }
 
-// askOne gives a dependent a time of its own: one that hangs leaves some to the others.
-func askOne(ctx context.Context, ask func(context.Context) error) error {
+// askOne gives a dependent a time of its own: one that hangs leaves some to the others. A fault of
+// ours over it is no answer, and ends nothing else.
+func (e *Engine) askOne(ctx context.Context, ask func(context.Context) error) (err error) {
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			e.logger.Error("gave up on a dependent for now", "panic", panicked, "stack", string(debug.Stack()))
+			err = fault.New(fault.Internal, "the plugin failed over it: its log has more")
+		}
+	}()
 	bounded, done := context.WithTimeout(ctx, halfLook)
 	defer done()
 	if err := bounded.Err(); err != nil {
@@ -286,14 +286,15 @@ const writeTimeout = 10 * time.Second
 
 // tryDependents asks what a role names anew whether it could follow: what refuses is told to who
 // wrote it, and not before the first rotation. It takes no lock, and what does not answer is a
-// warning. So is what is not there yet for a new role, whose secret it may need to begin. The
+// warning. So is what is not there yet for a role without a version, whose secret it may need to begin. The
 // first rotation of that one asks the mirror.
-func (e *Engine) tryDependents(ctx context.Context, before, role *store.Role) (warnings []string, err error) {
+func (e *Engine) tryDependents(ctx context.Context, before *subject, role *store.Role) (warnings []string, err error) {
 	bounded, done := context.WithTimeout(ctx, writeTimeout)
 	defer done()
 	var known store.Policy
+	fresh := before == nil || before.state.Current == 0
 	if before != nil {
-		known = before.Policy
+		known = before.role.Policy
 	}
 	told := func(field, place string, err error) error {
 		switch {
@@ -301,7 +302,7 @@ func (e *Engine) tryDependents(ctx context.Context, before, role *store.Role) (w
 			return nil
 		case isStorage(err), ctx.Err() != nil:
 			return err
-		case answerless(err), before == nil && errors.Is(err, dependent.ErrGone):
+		case answerless(err), fault.Is(err, fault.Internal), fresh && errors.Is(err, dependent.ErrGone):
 			warnings = append(warnings, fmt.Sprintf("%s: %s: %s; preflight/%s asks again", field, place, failureOf(err, nil).Message, role.Name))
 			return nil
 		default:
@@ -309,7 +310,7 @@ func (e *Engine) tryDependents(ctx context.Context, before, role *store.Role) (w
 		}
 	}
 	if mirror := role.Policy.Mirror; before != nil && mirror != "" && mirror != known.Mirror {
-		err := askOne(bounded, func(ctx context.Context) error {
+		err := e.askOne(bounded, func(ctx context.Context) error {
 			p, err := e.place(ctx, role)
 			if err != nil {
 				return err

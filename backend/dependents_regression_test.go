@@ -84,7 +84,7 @@ func TestAnEmergencyRestartsAllItCan(t *testing.T) {
 		require.NoError(t, err)
 		d.resume()
 		d.ended(rotation.Succeeded)
-		require.Len(t, d.around.Workload(web).Changes, 1)
+		require.Len(t, d.around.Workload(web).Changes, 2, "its pods may have read what the copy held before")
 	})
 	t.Run("beside a target that is not there", func(t *testing.T) {
 		t.Parallel()
@@ -577,4 +577,41 @@ func TestACopyThatNobodyWaitedForIsTriedOnceMore(t *testing.T) {
 	d.around.SetCopiesAway(false)
 	d.ended(rotation.Succeeded)
 	require.Len(t, d.around.Copies(copyPath), 2)
+	require.Len(t, d.around.Workload(api).Changes, 2, "its pods may have read what the copy held before")
+	d.podsHold(api)
+}
+
+// Nor is it tried on and on where the clock was set back meanwhile.
+func TestACopyIsTriedOnceMoreOnly(t *testing.T) {
+	t.Parallel()
+	d := withDependents(t, option.Values{"rollout": []string{apiTarget}, "mirror": mirror})
+	d.around.SetCopiesAway(true)
+	d.emergency(false)
+	d.waitUntil("the second try", 5*time.Minute, func() bool {
+		copied := d.State().InFlight.StepNamed("mirror", false)
+		return copied != nil && copied.Again
+	})
+	d.Leak(true) // nobody's ttl follows a clock that jumps
+	d.Clock.Jump(-24 * time.Hour)
+	d.held("step mirror failed: not done after 10m0s")
+}
+
+// A release that is broken stops at the first workload that the rotation had not reached, too.
+func TestTheWayBackRestartsWhatWasNotReachedInTurn(t *testing.T) {
+	t.Parallel()
+	third := apiTarget[:len(apiTarget)-len("api")] + "third"
+	d := &dependents{around: enginetest.NewSurroundings(api, web, third[len(enginetest.AroundName)+1:])}
+	d.rig = newRig(t, tellsNobody, func(s *enginetest.Stage) { s.Around = d.around })
+	d.ConnectAround(health)
+	d.Create(option.Values{"rollout": []string{apiTarget, webTarget, third}})
+	d.Wait(time.Minute)
+	for _, w := range []string{api, web} {
+		d.around.Change(w, func(w *enginetest.Workload) { w.Broken = true })
+	}
+	_, err := d.rotate()
+	require.NoError(t, err)
+	d.held("step rollout failed")
+	require.Equal(t, 1, d.Current())
+	require.Len(t, d.around.Workload(web).Changes, 1)
+	require.Empty(t, d.around.Workload(third[len(enginetest.AroundName)+1:]).Changes)
 }

@@ -250,7 +250,13 @@ func (v *vault) readable() map[int]int {
 	return versions
 }
 
-func (v *vault) job() *rotation.Reencryption { return v.State().Reencryption }
+// job is the re-encryption, an empty one before it is planned.
+func (v *vault) job() *rotation.Reencryption {
+	if job := v.State().Reencryption; job != nil {
+		return job
+	}
+	return &rotation.Reencryption{}
+}
 
 func (v *vault) is(number int, state rotation.VersionState) func() bool {
 	return func() bool { return v.State().Version(number).State == state }

@@ -70,7 +70,7 @@ func (e *Engine) WriteRole(ctx context.Context, w Write) (*RoleWritten, error) {
 	if err != nil {
 		return nil, err
 	}
-	told, err := e.tryDependents(ctx, stored, role)
+	told, err := e.tryDependents(ctx, before, role)
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,9 @@ type rolledWorkload struct {
 	Connection string `json:"connection"`
 	Target     string `json:"target"` // by which it was found
 	Ordered    bool   `json:"ordered,omitempty"`
-	Done       bool   `json:"done,omitempty"`
+	// Unreached is one that the restart which is taken back never came to.
+	Unreached bool `json:"unreached,omitempty"`
+	Done      bool `json:"done,omitempty"`
 }
 
 // maxWorkloads bounds the journal of a rollout.
@@ -174,7 +176,7 @@ func (c *rolloutCursor) add(connection, target string, found []dependent.Workloa
 	for _, w := range found {
 		known := func(one rolledWorkload) bool { return one.Workload == w && one.Connection == connection }
 		if !slices.ContainsFunc(c.Workloads, known) {
-			c.Workloads = append(c.Workloads, rolledWorkload{Workload: w, Connection: connection, Target: target})
+			c.Workloads = append(c.Workloads, rolledWorkload{Workload: w, Connection: connection, Target: target, Unreached: c.Undoes != ""})
 		}
 	}
 }
@@ -238,7 +240,7 @@ func (c *rolloutCursor) goesThrough(connection string) bool {
 // planBack takes up all workloads of a rollout. What it did not even list holds what it held,
 // but for pods that began since: they have to follow where nobody tells of them.
 func (r stepRun) planBack(before *rotation.Rotation) (*rolloutCursor, error) {
-	back := &rolloutCursor{Undoes: before.ID}
+	back := &rolloutCursor{Undoes: forwardID(before)}
 	c := &rolloutCursor{Unlisted: r.role.Policy.Rollout}
 	if record := before.StepNamed(stepRollout, false); record != nil && record.Cursor != "" {
 		var err error
@@ -247,7 +249,7 @@ func (r stepRun) planBack(before *rotation.Rotation) (*rolloutCursor, error) {
 		}
 	}
 	for _, w := range c.Workloads {
-		w.Ordered, w.Done = false, false
+		w.Unreached, w.Ordered, w.Done = !w.Ordered, false, false
 		back.Workloads = append(back.Workloads, w)
 	}
 	if !r.toldOfUse {
@@ -256,13 +258,21 @@ func (r stepRun) planBack(before *rotation.Rotation) (*rolloutCursor, error) {
 	return back, nil
 }
 
+// forwardID is the order that is given before any way back, and undone on it.
+func forwardID(r *rotation.Rotation) string {
+	if mirror := r.StepNamed(stepMirror, false); mirror != nil && mirror.Again {
+		return r.ID + "/again"
+	}
+	return r.ID
+}
+
 // orderID is what a restart is known by. A held rotation that resumes watches what it
 // restarted.
 func orderID(r *rotation.Rotation) string {
 	if r.Reverting {
 		return r.ID + "/back"
 	}
-	return r.ID
+	return forwardID(r)
 }
 
 // roll restarts what is to be, and looks how far all got. What it learned is in the cursor
@@ -271,7 +281,12 @@ func orderID(r *rotation.Rotation) string {
 func (st *rolloutStep) roll(ctx context.Context, r stepRun, c *rolloutCursor) (detail string, failed error) {
 	var waiting []string
 	order := dependent.Order{ID: orderID(r.rotation), Time: r.started, Everywhere: !r.toldOfUse}
-	for _, w := range c.inTurn(r.sequential()) {
+	for _, w := range r.inTurn(c) {
+		// A release that is broken stops at the first on the way back, too.
+		waits := w.Unreached && r.ordered()
+		if waits && (len(waiting) > 0 || failed != nil) {
+			break
+		}
 		progress, err := st.one(ctx, r, c, w, order)
 		if w.Done = progress.Done; w.Done {
 			continue
@@ -283,41 +298,54 @@ func (st *rolloutStep) roll(ctx context.Context, r stepRun, c *rolloutCursor) (d
 		} else {
 			waiting = append(waiting, fmt.Sprintf("%s: %s", w.Workload, progress.Detail))
 		}
-		if r.sequential() || ctx.Err() != nil {
+		if r.sequential() || waits || ctx.Err() != nil {
 			break
 		}
 	}
 	return joinDetails(waiting), failed
 }
 
-// inTurn are the workloads that are not done. Where none waits for another, those that are
-// still to be restarted come before those that are only looked at.
-func (c *rolloutCursor) inTurn(sequential bool) (out []*rolledWorkload) {
+// inTurn are the workloads that are not done: first what is taken back, then what was never
+// reached. Where none of these waits for another, those that are still to be restarted come
+// before those that are only looked at.
+func (r stepRun) inTurn(c *rolloutCursor) (out []*rolledWorkload) {
 	for i := range c.Workloads {
 		if w := &c.Workloads[i]; !w.Done {
 			out = append(out, w)
 		}
 	}
-	if !sequential {
-		slices.SortStableFunc(out, func(a, b *rolledWorkload) int {
-			switch {
-			case a.Ordered == b.Ordered:
-				return 0
-			case b.Ordered:
-				return -1
-			default:
-				return 1
-			}
-		})
-	}
+	slices.SortStableFunc(out, func(a, b *rolledWorkload) int {
+		switch {
+		case a.Unreached != b.Unreached:
+			return compare(a.Unreached, b.Unreached)
+		case r.sequential(), a.Unreached && r.ordered():
+			return 0
+		default:
+			return compare(a.Ordered, b.Ordered)
+		}
+	})
 	return out
 }
 
+// compare puts false before true.
+func compare(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	default:
+		return 1
+	}
+}
+
+// ordered tells whether the role wants workloads to be restarted one after another, and what
+// their pods hold still works.
+func (r stepRun) ordered() bool { return rolloutOrder(r.role.Policy) == orderSequential && !r.dead }
+
 // sequential tells whether a workload waits for the one before it. None does where what its
 // pods hold is dead already.
-func (r stepRun) sequential() bool {
-	return rolloutOrder(r.role.Policy) == orderSequential && !r.dead && !r.rotation.Reverting
-}
+func (r stepRun) sequential() bool { return r.ordered() && !r.rotation.Reverting }
 
 func (st *rolloutStep) one(outer context.Context, r stepRun, c *rolloutCursor, w *rolledWorkload, order dependent.Order) (p dependent.Progress, err error) {
 	ctx, done := context.WithTimeout(outer, oneTimeout)

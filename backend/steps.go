@@ -196,6 +196,9 @@ func (e *Engine) runStep(ctx context.Context, s *subject, step step, record *rot
 		rec.Detail, rec.Cursor, rec.PollAt, rec.FailingTime = progress.detail, progress.cursor, e.clock.Now().Add(progress.pollAfter), failing
 		if progress.done {
 			rec.State, rec.EndedTime, rec.PollAt = rotation.StepDone, e.clock.Now(), time.Time{}
+			if step.name() == stepMirror {
+				restartAgain(s.state.InFlight, rec)
+			}
 		}
 		return nil
 	})
@@ -269,12 +272,23 @@ func hold(r *rotation.Rotation, why *rotation.Failure) {
 // copyAgain lets the copy that workloads did not wait for be written once more after them, with
 // all the time that a step has: what kept it may be over.
 func copyAgain(r *rotation.Rotation, now time.Time) bool {
-	mirror, rollout := r.StepNamed(stepMirror, r.Reverting), r.StepNamed(stepRollout, r.Reverting)
-	if mirror == nil || rollout == nil || mirror.State != rotation.StepFailed || !mirror.EndedTime.Before(rollout.EndedTime) {
+	mirror := r.StepNamed(stepMirror, r.Reverting)
+	late := !r.Reverting && r.StepNamed(stepRollout, false) != nil
+	if !late || mirror == nil || mirror.State != rotation.StepFailed || mirror.Again {
 		return false
 	}
-	mirror.State, mirror.StartedTime, mirror.EndedTime, mirror.Cursor = rotation.StepRunning, now, time.Time{}, ""
+	mirror.State, mirror.StartedTime, mirror.EndedTime, mirror.Cursor, mirror.Again = rotation.StepRunning, now, time.Time{}, "", true
 	return true
+}
+
+// restartAgain lets what was restarted before the copy was written be restarted and asked once
+// more: it may have read what the copy held then.
+func restartAgain(r *rotation.Rotation, mirror *rotation.Step) {
+	if r.Reverting || r.StepNamed(stepRollout, false) == nil {
+		return
+	}
+	mirror.Again = true
+	r.Steps = slices.DeleteFunc(r.Steps, func(s rotation.Step) bool { return s.Name == stepRollout || s.Name == stepChecks })
 }
 
 // passedOver is the failure of a step that did not keep the others, nil for none.

@@ -120,6 +120,9 @@ type Step struct {
 	Cursor string `json:"cursor,omitempty"`
 	// Back marks a step that follows the pointer back to the earlier version.
 	Back bool `json:"back,omitempty"`
+	// Again marks a copy that is tried, or was written, after the restart of what may read it:
+	// that is restarted once more.
+	Again bool `json:"again,omitempty"`
 	// FailingTime is since when it has failed, as long as it is not known whether the version
 	// to go back to works.
 	FailingTime time.Time `json:"failing_time,omitzero"`

@@ -219,7 +219,7 @@ func (f *traffic) through(during time.Duration) (kills, rollbacks, rotations int
 		if round%killPerRounds == 0 {
 			kills += f.killRotating()
 		}
-		before = f.rotateOn(before)
+		f.rotateOn(before)
 		rotations++
 		if round%rollbackPerRound != 0 {
 			continue

@@ -118,7 +118,7 @@ func (st *rolloutStep) listAll(ctx context.Context, r stepRun, c *rolloutCursor)
 		}
 		err := outOfTime(bounded, st.list(bounded, r, c, target))
 		switch {
-		case err == nil, (r.rotation.Reverting || c.Undoes != "") && errors.Is(err, dependent.ErrGone): // it holds nothing
+		case err == nil, r.nothingLeft(c, err):
 			continue
 		case isStorage(err):
 			return nil, err
@@ -371,10 +371,15 @@ func (st *rolloutStep) one(outer context.Context, r stepRun, c *rolloutCursor, w
 			err = nil // it may have been said of what is taken back: there is rollout_timeout
 		}
 	}
-	if (c.Undoes != "" || r.rotation.Reverting) && errors.Is(err, dependent.ErrGone) { // there is nothing to take back
+	if r.nothingLeft(c, err) {
 		return dependent.Progress{Done: true}, nil
 	}
 	return p, err
+}
+
+// nothingLeft tells an error about what is gone by now and holds nothing that could be taken back.
+func (r stepRun) nothingLeft(c *rolloutCursor, err error) bool {
+	return (c.Undoes != "" || r.rotation.Reverting) && errors.Is(err, dependent.ErrGone)
 }
 
 func (c *rolloutCursor) done() bool {

@@ -162,16 +162,10 @@ func (e *Engine) runStep(ctx context.Context, s *subject, step step, record *rot
 	}
 	back, failing := errStale, time.Time{} // nobody asked
 	if failed != nil && e.goesBack(s) {
-		back = e.proven(ctx, s, *s.state.Version(r.PreviousVersion))
-		if errors.Is(back, errInterrupted) || isStorage(back) {
+		if failing, back = e.provePrevious(ctx, s, record, now); errors.Is(back, errInterrupted) || isStorage(back) {
 			return back
 		}
-		since := record.FailingTime
-		if since.IsZero() || since.After(now) { // the clock was set back
-			since = now
-		}
-		if unseen(back) && (now.Before(since.Add(unseenFor)) || e.beat() < unseenFor) {
-			failing = since
+		if !failing.IsZero() {
 			detail := fmt.Sprintf("%s; whether version %d still works is not known yet: %s", failureOf(failed, nil).Message, r.PreviousVersion, back)
 			progress, failed = stepProgress{detail: detail, cursor: record.Cursor, pollAfter: pollAnswerless, change: progress.change}, nil
 		}
@@ -203,6 +197,20 @@ func (e *Engine) runStep(ctx context.Context, s *subject, step step, record *rot
 		return nil
 	})
 	return err
+}
+
+// provePrevious tells why a rotation whose step failed may not go back to the version before, nil
+// where that one works. While it is not known, and is to be asked again, failing is since when.
+func (e *Engine) provePrevious(ctx context.Context, s *subject, record *rotation.Step, now time.Time) (failing time.Time, why error) {
+	why = e.proven(ctx, s, *s.state.Version(s.state.InFlight.PreviousVersion))
+	since := record.FailingTime
+	if since.IsZero() || since.After(now) { // the clock was set back
+		since = now
+	}
+	if unseen(why) && (now.Before(since.Add(unseenFor)) || e.beat() < unseenFor) {
+		failing = since
+	}
+	return failing, why
 }
 
 // stepFailed lets the pointer go back to the version that still lives, or holds

@@ -23,10 +23,18 @@ func (d *dependents) readersLogIn() {
 	require.NoError(d.t, d.world.Login(got["username"].(string), got["password"].(string)))
 }
 
-// targetGoesDownWithTheCheck lets the target not answer from the moment on at which an endpoint is asked first.
-func (d *dependents) targetGoesDownWithTheCheck() {
+// unseenSinceTheCheck is a minute after a rotation whose check fails, and whose target does not
+// answer from the moment on at which the endpoint was asked first.
+func unseenSinceTheCheck(t *testing.T, role option.Values) *dependents {
+	t.Helper()
+	d := withDependents(t, role)
+	d.around.Unwell(health, "answered 503")
 	var first sync.Once
 	d.around.OnTry = func() { first.Do(func() { d.world.SetDown(true) }) }
+	_, err := d.rotate()
+	require.NoError(t, err)
+	d.Wait(time.Minute)
+	return d
 }
 
 // The pointer goes back to what works, and to nothing else.
@@ -55,12 +63,7 @@ func TestTheWayBackLeadsToWhatWorks(t *testing.T) {
 	})
 	t.Run("not to what cannot be seen", func(t *testing.T) {
 		t.Parallel()
-		d := withDependents(t, option.Values{"checks": []string{health}, "rollout_timeout": int64(24 * 3600)})
-		d.around.Unwell(health, "answered 503")
-		d.targetGoesDownWithTheCheck()
-		_, err := d.rotate()
-		require.NoError(t, err)
-		d.Wait(time.Minute)
+		d := unseenSinceTheCheck(t, option.Values{"checks": []string{health}, "rollout_timeout": int64(24 * 3600)})
 		require.Empty(t, d.State().InFlight.Held)
 		require.Contains(t, d.status().Rotation.Steps[0].Detail, "whether version 1 still works is not known yet: the target does not answer")
 		failed := d.Clock.Now()
@@ -70,12 +73,7 @@ func TestTheWayBackLeadsToWhatWorks(t *testing.T) {
 	})
 	t.Run("nor once the step comes out well after all", func(t *testing.T) {
 		t.Parallel()
-		d := withDependents(t, option.Values{"checks": []string{health}})
-		d.around.Unwell(health, "answered 503")
-		d.targetGoesDownWithTheCheck()
-		_, err := d.rotate()
-		require.NoError(t, err)
-		d.Wait(time.Minute)
+		d := unseenSinceTheCheck(t, option.Values{"checks": []string{health}})
 		d.around.Unwell(health, "")
 		d.world.SetDown(false)
 		d.ended(rotation.Succeeded)
@@ -83,12 +81,7 @@ func TestTheWayBackLeadsToWhatWorks(t *testing.T) {
 	})
 	t.Run("once it can be seen again", func(t *testing.T) {
 		t.Parallel()
-		d := withDependents(t, option.Values{"checks": []string{health}})
-		d.around.Unwell(health, "answered 503")
-		d.targetGoesDownWithTheCheck()
-		_, err := d.rotate()
-		require.NoError(t, err)
-		d.Wait(time.Minute)
+		d := unseenSinceTheCheck(t, option.Values{"checks": []string{health}})
 		d.Restart()
 		d.world.SetDown(false)
 		d.ended(rotation.RolledBack)

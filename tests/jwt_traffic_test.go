@@ -232,10 +232,10 @@ func (f *traffic) through(during time.Duration) (kills, rollbacks, rotations int
 }
 
 // rotateOn rotates once the next key may take over.
-func (f *traffic) rotateOn(before int) (after int) {
+func (f *traffic) rotateOn(before int) {
 	f.t.Helper()
 	f.announced(f.role)
-	return f.awaitAbove(f.role, before)
+	f.awaitAbove(f.role, before)
 }
 
 // killRotating kills the process while it rotates, or just before or after.
